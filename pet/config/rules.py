@@ -1,0 +1,156 @@
+"""Checks of several shared keys together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pet.config.node import CfgNode
+from pet.config.problem import Problem, show
+
+# Pairs of which the first decides unless it is None.
+EPOCHS_OR_ITERS = (
+    ("EVAL.PERIOD_EPOCHS", "EVAL.PERIOD_ITERS"),
+    ("SOLVER.SNAPSHOT_EPOCHS", "SOLVER.SNAPSHOT_ITER"),
+    ("SOLVER.SCHEDULER.TOTAL_EPOCHS", "SOLVER.SCHEDULER.TOTAL_ITERS"),
+    ("SOLVER.SCHEDULER.WARM_UP_EPOCHS", "SOLVER.SCHEDULER.WARM_UP_ITERS"),
+)
+_RANGES = (
+    "TRAIN.RESIZE.SCALE_FACTOR",
+    "TRAIN.RANDOM_RESIZED_CROP.SCALE",
+    "TRAIN.RANDOM_RESIZED_CROP.RATIO",
+    "TRAIN.RANDOM_ERASING.AREA",
+    "TRAIN.RANDOM_ERASING.RATIO",
+)
+_SCHEDULER = "SOLVER.SCHEDULER"
+
+
+def check_shared(cfg: CfgNode) -> list[Problem]:
+    """Problems of the keys every domain shares; each names the keys it depends on."""
+    rules = (_units, _length, _steps, _warm_up, _accumulation, _early_stopping, _pixels, _ranges, _scales, _catalog, _hooks)
+    return [problem for rule in rules for problem in rule(cfg)]
+
+
+def _units(cfg: CfgNode) -> list[Problem]:
+    """A length in updates has no effect while the one in epochs is set."""
+    return [
+        Problem(iters, f"has no effect, because {epochs} decides; set {epochs} None, or {iters} 0", related=(epochs,))
+        for epochs, iters in EPOCHS_OR_ITERS
+        if cfg.value(iters) > 0 and cfg.value(epochs) is not None
+    ]
+
+
+def _length(cfg: CfgNode) -> list[Problem]:
+    epochs, iters = cfg.SOLVER.SCHEDULER.TOTAL_EPOCHS, cfg.SOLVER.SCHEDULER.TOTAL_ITERS
+    if epochs is not None or iters > 0:
+        return []
+    message = f"the length of the training is missing; set it in epochs, or set {_SCHEDULER}.TOTAL_ITERS"
+    return [Problem(f"{_SCHEDULER}.TOTAL_EPOCHS", message, related=(f"{_SCHEDULER}.TOTAL_ITERS",))]
+
+
+def _steps(cfg: CfgNode) -> list[Problem]:
+    scheduler = cfg.SOLVER.SCHEDULER
+    if scheduler.POLICY not in ("STEP", "STEP_COSINE"):
+        return []
+    unit = "ITERS" if scheduler.TOTAL_EPOCHS is None else "EPOCHS"
+    total = scheduler[f"TOTAL_{unit}"]
+    steps, key = scheduler.STEPS, f"{_SCHEDULER}.STEPS"
+    if any(later <= earlier for earlier, later in zip((0.0, *steps), steps, strict=False)):
+        return [Problem(key, "milestones must be above 0 and rise")]
+    if total and steps and steps[-1] >= total:
+        message = f"milestone {steps[-1]:g} is not before the end of the training; milestones count in the unit of the total"
+        return [Problem(key, message, related=(f"{_SCHEDULER}.TOTAL_{unit}",))]
+    return []
+
+
+def _warm_up(cfg: CfgNode) -> list[Problem]:
+    """Lengths in different units are compared by the scheduler, which knows the number of updates in an epoch."""
+    scheduler = cfg.SOLVER.SCHEDULER
+    in_epochs = scheduler.WARM_UP_EPOCHS is not None
+    if in_epochs != (scheduler.TOTAL_EPOCHS is not None):
+        return []
+    unit = "EPOCHS" if in_epochs else "ITERS"
+    warm_up, total = scheduler[f"WARM_UP_{unit}"], scheduler[f"TOTAL_{unit}"]
+    if not total or warm_up < total:
+        return []
+    return [Problem(f"{_SCHEDULER}.WARM_UP_{unit}", "must be shorter than the training", related=(f"{_SCHEDULER}.TOTAL_{unit}",))]
+
+
+def _accumulation(cfg: CfgNode) -> list[Problem]:
+    batch, parts = cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.ACCUMULATE
+    if batch % parts == 0:
+        return []
+    below = batch - batch % parts
+    message = f"must be a multiple of SOLVER.ACCUMULATE, e.g. {f'{below} or ' if below else ''}{below + parts}"
+    return [Problem("TRAIN.BATCH_SIZE", message, related=("SOLVER.ACCUMULATE",))]
+
+
+def _early_stopping(cfg: CfgNode) -> list[Problem]:
+    if not cfg.EVAL.EARLY_STOPPING.ENABLED:
+        return []
+    key, problems = "EVAL.EARLY_STOPPING.ENABLED", []
+    if not cfg.EVAL.BEST.METRIC:
+        problems.append(Problem(key, "needs the name of a metric in EVAL.BEST.METRIC, e.g. top1", related=("EVAL.BEST.METRIC",)))
+    if not cfg.EVAL.ENABLED:
+        problems.append(Problem(key, "needs evaluations during training", related=("EVAL.ENABLED",)))
+    return problems
+
+
+def _pixels(cfg: CfgNode) -> list[Problem]:
+    """A mean of the other range would train, badly, without a word."""
+    mean, image = cfg.DATA.PIXEL_MEAN, cfg.DATA.FORMAT.IMAGE
+    large = image.endswith("255")
+    if large and any(mean) and max(mean) <= 1:
+        message = "is a mean for pixels in 0-1; multiply mean and std by 255, or use " + image.removesuffix("255")
+    elif not large and max(mean) > 1:
+        message = f"is a mean for pixels in 0-255; divide mean and std by 255, or use {image}255"
+    else:
+        return []
+    return [Problem("DATA.PIXEL_MEAN", message, related=("DATA.FORMAT.IMAGE",))]
+
+
+def _ranges(cfg: CfgNode) -> list[Problem]:
+    return [
+        Problem(key, "is a range: the first number must not be larger than the second")
+        for key in _RANGES
+        if cfg.value(key)[0] > cfg.value(key)[1]
+    ]
+
+
+def _scales(cfg: CfgNode) -> list[Problem]:
+    key, sampling = "TRAIN.RESIZE.SCALES", cfg.TRAIN.RESIZE.SCALES_SAMPLING
+    scales, related = cfg.TRAIN.RESIZE.SCALES, (f"{key}_SAMPLING",)
+    if not scales:
+        return [Problem(key, "at least one scale is needed")]
+    if sampling == "force_size" and not all(_is_pair(scale) for scale in scales):
+        return [Problem(key, "force_size needs (height, width) pairs; write [[256, 256]]", related=related)]
+    if sampling in ("choice", "range", "scale_factor") and not all(_is_length(scale) for scale in scales):
+        return [Problem(key, f"{sampling} needs lengths of the shorter side, ints above 0; write [256]", related=related)]
+    if sampling == "range" and (len(scales) != 2 or scales[0] > scales[1]):
+        return [Problem(key, "range needs the smallest and the largest length; write [256, 320]", related=related)]
+    return []
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_length(side) for side in value)
+
+
+def _catalog(cfg: CfgNode) -> list[Problem]:
+    problems = []
+    for name, entry in cfg.DATA.CATALOG.items():
+        key = f"DATA.CATALOG.{name}"
+        if not isinstance(entry, dict):
+            message = "expected a map such as {TYPE: image_folder_dataset, IMAGES: dir}"
+            problems.append(Problem(key, message, cfg.origin("DATA.CATALOG"), show(entry)))
+        elif "TYPE" not in entry and not cfg.DATA.DATASET_TYPE:
+            message = "has no TYPE, e.g. TYPE: image_folder_dataset; or set DATA.DATASET_TYPE for all entries"
+            problems.append(Problem(key, message, cfg.origin("DATA.CATALOG")))
+    return problems
+
+
+def _hooks(cfg: CfgNode) -> list[Problem]:
+    wrong = [entry for entry in cfg.MISC.HOOKS if not isinstance(entry.get("TYPE"), str)]
+    return [Problem("MISC.HOOKS", f'{show(entry)} has no TYPE, e.g. {{TYPE: "my_pkg.my_hooks.GradNorm"}}') for entry in wrong]

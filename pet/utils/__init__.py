@@ -1,0 +1,1 @@
+"""Shared helpers; importing this package loads nothing heavy."""

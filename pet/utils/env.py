@@ -1,0 +1,62 @@
+"""What a run runs on: the header of every log."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python", "fvcore", "yacs")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, Pet and the main packages, without importing them."""
+    from pet import __version__
+
+    found = {"python": platform.python_version(), "pet": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_state(folder: Path) -> str:
+    """Commit of a checkout and whether files differ from it; empty outside a checkout."""
+    try:
+        options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10}
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **options)  # type: ignore[call-overload]
+        status = subprocess.run(["git", "status", "--porcelain", "-uno"], **options)  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    if commit.returncode != 0:
+        return ""
+    return str(commit.stdout).strip() + (" with local changes" if status.stdout.strip() else "")
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def command() -> str:
+    """The command that started this run, as it can be typed again."""
+    return os.environ.get("PET_COMMAND") or shlex.join(["python", *sys.argv])
+
+
+def describe_machine(folder: str | Path) -> list[str]:
+    """Versions, cores, memory for loader workers, disk: one line each."""
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    commit = git_state(Path(__file__).resolve().parents[2])
+    shared = f"{shutil.disk_usage('/dev/shm').free >> 20} MiB shared memory, " if Path("/dev/shm").is_dir() else ""
+    lines = [versions + (f", commit {commit}" if commit else "")]
+    lines.append(
+        f"{platform.platform()}, {usable_cores()} cores, {shared}{shutil.disk_usage(folder).free >> 30} GiB free in {folder}"
+    )
+    return lines

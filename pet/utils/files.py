@@ -1,0 +1,88 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+# Part of the temporary name, so that left-overs of a killed process are recognised and removed.
+TEMPORARY = ".tmp-pet-"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` durable (a no-op where folders cannot be opened)."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[bytes]]:
+    """Open a temporary file beside ``path``; on success flush, fsync and rename it over ``path``.
+
+    On any error the temporary file is removed and ``path`` is untouched. A full disk is reported with the
+    path and the free space.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
+    try:
+        with open(temporary, mode) as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise disk_full(path, error) from error
+        raise
+
+
+def disk_full(path: Path, error: OSError) -> OSError:
+    """An error that names the file, the cause and the space left."""
+    free = shutil.disk_usage(path.parent).free / 2**20
+    return OSError(
+        error.errno,
+        f"cannot write {path}: {os.strerror(error.errno or 0)}, {free:.0f} MiB free in {path.parent}. The previous files "
+        "there are intact; free some space or set MISC.CKPT to another disk, then resume",
+    )
+
+
+def atomic_text(path: str | Path, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
+    with atomic_write(path) as handle:
+        handle.write(text.encode())
+
+
+def remove_temporaries(folder: str | Path) -> list[str]:
+    """Delete what killed processes left behind in ``folder``; returns the names removed."""
+    removed = []
+    for left in Path(folder).glob(f"*{TEMPORARY}*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists():
+            continue  # another live process is writing it
+        left.unlink(missing_ok=True)
+        removed.append(left.name)
+    return removed
+
+
+def file_digest(path: str | Path, name: str = "sha256", progress: Callable[[int], None] | None = None) -> str:
+    """Hex digest of a file's content, read in 1 MiB pieces."""
+    digest = hashlib.new(name)
+    with open(path, "rb") as handle:
+        while piece := handle.read(1 << 20):
+            digest.update(piece)
+            if progress is not None:
+                progress(len(piece))
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""Registry: names in YAML to Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from pet.utils.suggest import did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A mapping from names to objects of one kind.
+
+    Args:
+        kind: what is registered, for messages, e.g. ``"data set type"``.
+        where: the package whose import registers the built-in entries; named when a look-up fails.
+
+    Example:
+        >>> NECKS = Registry("neck", "pet.models.necks")
+        >>> @NECKS.register("identity")
+        ... class Identity: ...
+        >>> NECKS.get("identity") is Identity
+        True
+    """
+
+    def __init__(self, kind: str, where: str) -> None:
+        self.kind, self.where = kind, where
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that enters an object under ``name``; a second entry of the same name is a ``KeyError``."""
+
+        def enter(entry: T) -> T:
+            if name in self._entries:
+                raise KeyError(f"{self.kind} '{name}' is registered twice: {self._entries[name]!r} and {entry!r}")
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def get(self, name: str) -> T:
+        """The object registered under ``name``; an unknown name is a ``KeyError`` that lists the known ones."""
+        if name not in self._entries:
+            raise KeyError(
+                f"no {self.kind} is named '{name}'.{did_you_mean(name, self._entries)} "
+                f"Known: {', '.join(sorted(self._entries)) or 'none'} (registered by {self.where})"
+            )
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
