@@ -1,0 +1,168 @@
+"""One checkpoint file: written whole with its SHA-256 beside it, verified before it is used.
+
+``model_iter100.pth`` is accompanied by ``model_iter100.pth.sha256`` (the format of ``sha256sum``), written before the file
+itself appears; ``model_latest.pth`` is a link to the newest file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from pet.utils.files import atomic_text, atomic_write, disk_full, file_digest, fsync_folder
+
+LATEST, BEST = "model_latest.pth", "model_best.pth"
+_NUMBERED = re.compile(r"model_(iter|epoch)(\d+)\.pth")
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that must not be used; the text says why."""
+
+
+class _HashingWriter:
+    """Passes bytes on and hashes them; remembers the operating system's error, which torch would replace."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle, self.digest, self.size = handle, sha256(), 0
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            self._handle.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.digest.update(data)
+        self.size += memoryview(data).nbytes
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        self._handle.flush()
+
+
+def digest_path(path: Path) -> Path:
+    """Where the checksum of ``path`` is kept."""
+    return path.with_name(path.name + ".sha256")
+
+
+def write_checkpoint(state: Mapping[str, Any], path: Path) -> int:
+    """Write ``state`` (tensors and plain values) to ``path``; returns its size in bytes.
+
+    A crash at any moment leaves either no new file or a complete one with its checksum. A full disk is an ``OSError`` that
+    names the file and the space left; nothing that existed is lost.
+    """
+    with atomic_write(path) as handle:
+        writer = _HashingWriter(handle)
+        try:
+            torch.save(dict(state), writer)  # type: ignore[arg-type]  # only write() and flush() are used
+            handle.flush()
+        except Exception as error:
+            cause = writer.error or (error if isinstance(error, OSError) else None)
+            if cause is not None:
+                raise disk_full(path, cause) from cause
+            raise
+        os.fsync(handle.fileno())
+        atomic_text(digest_path(path), f"{writer.digest.hexdigest()}  {path.name}\n")
+    return writer.size
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Raise ``DamagedCheckpoint`` unless the file's content is what was written.
+
+    Compared with the checksum beside it; a file without one (copied, or from elsewhere) is checked by its zip records.
+    """
+    if not path.is_file():
+        raise DamagedCheckpoint(f"{path} does not exist")
+    beside = digest_path(path.resolve())
+    if beside.is_file():
+        expected = beside.read_text(encoding="utf-8", errors="replace").split()[:1]
+        if expected != [file_digest(path)]:
+            raise DamagedCheckpoint(f"{path} does not match its checksum in {beside.name}: the file was damaged or cut")
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint: {error}") from error
+    if broken is not None:
+        raise DamagedCheckpoint(f"{path} is damaged in its record {broken}")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Verify and load a file on the CPU. Only tensors and plain values are accepted; nothing in it is executed."""
+    verify_checkpoint(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DamagedCheckpoint(f"{path} cannot be loaded: {reason}") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpoint(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """``model_iter<N>.pth`` and ``model_epoch<N>.pth`` in a folder, newest first (by time of writing, then number)."""
+    found = [
+        (path.stat().st_mtime_ns, int(match[2]), path)
+        for path in folder.glob("model_*.pth")
+        if (match := _NUMBERED.fullmatch(path.name))
+    ]
+    return [path for _, _, path in sorted(found, reverse=True)]
+
+
+def resume_candidates(folder: Path) -> tuple[list[Path], str]:
+    """Files to try, best first, and what is wrong with ``model_latest.pth`` (empty if nothing)."""
+    latest, numbered = folder / LATEST, numbered_checkpoints(folder)
+    if not latest.is_symlink() and not latest.exists():
+        return numbered, f"{latest} is missing" if numbered else ""
+    if not latest.exists():
+        return numbered, f"{latest} points to {os.readlink(latest)}, which does not exist"
+    if latest.resolve().parent != folder.resolve():
+        return numbered, f"{latest} points outside its folder, to {latest.resolve()}; it is not followed"
+    target = latest.resolve()
+    return [target, *(path for path in numbered if path.resolve() != target)], ""
+
+
+def point_latest(folder: Path, target: Path) -> None:
+    """Let ``model_latest.pth`` name ``target``, in one step; a copy where the file system has no links."""
+    temporary = folder / f"{LATEST}.tmp-pet-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    try:
+        os.symlink(target.name, temporary)
+    except OSError:
+        shutil.copyfile(target, temporary)
+    os.replace(temporary, folder / LATEST)
+    fsync_folder(folder)
+
+
+def keep_best(source: Path, folder: Path) -> None:
+    """Let ``model_best.pth`` be the content of ``source``, which retention may remove later: a hard link, else a copy."""
+    for origin, name in ((digest_path(source), digest_path(folder / BEST).name), (source, BEST)):
+        temporary = folder / f"{name}.tmp-pet-{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(origin, temporary)
+        except OSError:
+            shutil.copyfile(origin, temporary)
+        os.replace(temporary, folder / name)
+        # os.replace between two links of one file does nothing and leaves the temporary name
+        temporary.unlink(missing_ok=True)
+    fsync_folder(folder)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` numbered checkpoints; what ``model_latest.pth`` names always stays."""
+    latest = (folder / LATEST).resolve()
+    for path in numbered_checkpoints(folder)[keep:]:
+        if path.resolve() != latest:
+            path.unlink(missing_ok=True)
+            digest_path(path).unlink(missing_ok=True)

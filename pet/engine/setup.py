@@ -1,0 +1,363 @@
+"""What the scripts of all domains share: arguments, config, environment, distribution, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from pet.config import CfgNode, domain_header, read_domain_header
+from pet.config.explain import help_config
+from pet.engine import events
+from pet.engine.checkpointer import CheckPointer
+from pet.engine.evaluation import Evaluation, EvaluationSet
+from pet.engine.events import EventStorage
+from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, find_domain, separate_resume
+from pet.engine.resume import report_config_changes
+from pet.engine.step import SkipPolicy, TrainStep, make_clip
+from pet.utils import comm, env
+from pet.utils.files import atomic_text
+from pet.utils.logger import LOGGER, log_file, logging_rank, setup_logging
+from pet.utils.rng import seed_everything
+
+_ARCHIVED = ("metrics.json", "best.json", "tensorboard_log", "vis", "config.yaml")
+
+
+# ------------------------------------------------------------------------------------------- command line and config
+
+
+def default_argument_parser(description: str = "") -> argparse.ArgumentParser:
+    """The flags that every script takes, with the same meaning."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML of the experiment")
+    parser.add_argument("--work-dir", metavar="DIR", help="folder of the run (MISC.CKPT)")
+    parser.add_argument(
+        "--resume", nargs="?", const="", metavar="PATH", help="continue from the newest checkpoint of the folder, or from PATH"
+    )
+    parser.add_argument("--load-from", metavar="PATH", help="start from these weights (TRAIN.WEIGHTS)")
+    parser.add_argument("--amp", action="store_true", help="mixed precision (SOLVER.AMP.ENABLED)")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="multiply BASE_LR by BATCH_SIZE / SOLVER.BASE_BATCH_SIZE")
+    parser.add_argument("--no-validate", action="store_true", help="no evaluation during training (EVAL.ENABLED False)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed (MISC.SEED)")
+    parser.add_argument("--deterministic", action="store_true", help="deterministic kernels only (MISC.DETERMINISTIC)")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm", "mpi"),
+        default="none",
+        help="who started the processes; found by itself",
+    )
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=0, help="set by old launchers; LOCAL_RANK in the environment wins"
+    )
+    parser.add_argument("--explain", metavar="KEY", help="print the value of a config key and where it was set, then stop")
+    parser.add_argument("--help-config", nargs="?", const="", metavar="PREFIX", help="print the config keys, then stop")
+    parser.add_argument("--cfg-options", nargs="+", action="extend", default=[], metavar="K=V", help="config overrides")
+    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="config overrides, KEY VALUE or KEY=VALUE")
+    return parser
+
+
+def parse_args(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse flags and KEY VALUE pairs in any order; LOCAL_RANK in the environment wins over the flag."""
+    args = parser.parse_intermixed_args(separate_resume(sys.argv[1:] if arguments is None else arguments))
+    args.local_rank = int(os.environ.get("LOCAL_RANK", args.local_rank))
+    return args
+
+
+def load_cfg(
+    args: argparse.Namespace, get_base_cfg: Callable[[], CfgNode], infer_cfg: Callable[[CfgNode, str], CfgNode]
+) -> CfgNode:
+    """The frozen config: defaults < YAML < command line. ``--explain`` and ``--help-config`` are answered here."""
+    cfg = get_base_cfg()
+    cfg.merge_from_file(args.cfg)
+    cfg.merge_from_list([*args.opts, *args.cfg_options])
+    _apply_flags(cfg, args)
+    cfg = infer_cfg(cfg, args.cfg)
+    if args.auto_scale_lr:
+        scale_lr(cfg)
+    cfg.freeze()
+    if args.explain is not None or args.help_config is not None:
+        print(cfg.explain(args.explain) if args.explain is not None else help_config(cfg, args.help_config))
+        raise SystemExit(EXIT_OK)
+    return cfg
+
+
+def _apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
+    flags: list[tuple[str, str, Any]] = [
+        ("--work-dir", "MISC.CKPT", args.work_dir),
+        ("--load-from", "TRAIN.WEIGHTS", args.load_from),
+        ("--amp", "SOLVER.AMP.ENABLED", args.amp or None),
+        ("--no-validate", "EVAL.ENABLED", False if args.no_validate else None),
+        ("--seed", "MISC.SEED", args.seed),
+        ("--deterministic", "MISC.DETERMINISTIC", args.deterministic or None),
+        ("--resume", "TRAIN.AUTO_RESUME", None if args.resume is None else True),
+        ("--resume", "TRAIN.RESUME_FROM", args.resume or None),
+    ]
+    for flag, key, value in flags:
+        if value is not None:
+            cfg.merge_from_list([key, value], where=flag)
+
+
+def scale_lr(cfg: CfgNode) -> None:
+    """Multiply BASE_LR by BATCH_SIZE / BASE_BATCH_SIZE and say so; BATCH_SIZE counts all processes and micro-batches."""
+    base, batch, rate = cfg.SOLVER.BASE_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.OPTIMIZER.BASE_LR
+    if not base:
+        raise ValueError("--auto-scale-lr needs SOLVER.BASE_BATCH_SIZE: the batch size that BASE_LR is meant for")
+    cfg.set("SOLVER.OPTIMIZER.BASE_LR", rate * batch / base, "--auto-scale-lr")
+    cfg.set("SOLVER.BASE_BATCH_SIZE", batch, "--auto-scale-lr")  # config.yaml, run again, must not scale again
+    logging_rank(f"--auto-scale-lr: BASE_LR {rate:g} x {batch} / {base} = {rate * batch / base:g}")
+
+
+# -------------------------------------------------------------------------------------------------------- environment
+
+
+def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -> torch.device:
+    """Device, process group, folder, log, seed and the first page of the log; returns the device."""
+    device = choose_device(cfg.MISC.DEVICE)
+    comm.init_distributed(device, cfg.MISC.DIST_TIMEOUT)
+    folder = Path(cfg.MISC.CKPT)
+    if comm.is_main_process():
+        prepare_folder(folder, keep=mode != "train" or cfg.TRAIN.AUTO_RESUME or bool(cfg.TRAIN.RESUME_FROM))
+    comm.synchronize()
+    setup_logging(folder / "log" / f"{mode}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}.txt")
+    seed_everything(cfg.MISC.SEED, comm.get_rank())
+    if cfg.MISC.DETERMINISTIC:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = cfg.MISC.CUDNN and not cfg.MISC.DETERMINISTIC
+    _log_first_page(cfg, device, folder)
+    if comm.is_main_process() and mode == "train":
+        domain = find_domain(args.cfg) or read_domain_header(args.cfg) or "unknown"
+        atomic_text(folder / "config.yaml", cfg.dump_resolved(domain_header(domain, args.cfg)))
+    return device
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this process: ``auto`` takes CUDA, then MPS, then the CPU; a rank takes the GPU of its local rank."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, usable in available.items() if usable)
+    if not available[name]:
+        usable = ", ".join(kind for kind, here in available.items() if here)
+        raise ValueError(f"MISC.DEVICE is {name}, which cannot be used on this machine; usable: {usable}")
+    if name != "cuda":
+        return torch.device(name)
+    local_rank = comm.get_local_rank()
+    if local_rank >= torch.cuda.device_count():
+        raise ValueError(f"process {local_rank} of this machine has no GPU of its own: {torch.cuda.device_count()} are visible")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def prepare_folder(folder: Path, keep: bool) -> None:
+    """Make the folder of the run and prove that it can be written; without ``keep`` an earlier run in it is moved aside."""
+    try:
+        (folder / "log").mkdir(parents=True, exist_ok=True)
+        probe = folder / "log" / f".probe-{os.getpid()}"
+        probe.write_bytes(b"pet")
+        probe.unlink()
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"the folder of the run cannot be used: {folder}: {error.strerror}. Set MISC.CKPT or --work-dir to a writable folder",
+        ) from error
+    earlier = [*folder.glob("model_*.pth*")] + [folder / name for name in _ARCHIVED if (folder / name).exists()]
+    if keep or not any(path.suffix == ".pth" for path in earlier):
+        return
+    aside = folder / f"previous_{time.strftime('%Y%m%d_%H%M%S')}"
+    aside.mkdir()
+    for path in earlier:
+        os.replace(path, aside / path.name)
+    LOGGER.warning(f"{folder} held an earlier run, which is not continued (TRAIN.AUTO_RESUME False); it is now in {aside}")
+
+
+def _log_first_page(cfg: CfgNode, device: torch.device, folder: Path) -> None:
+    lines = [f"Command: {env.command()}", *env.describe_machine(folder)]
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    lines.append(
+        f"{comm.get_world_size()} processes on {device.type}{name}, {torch.get_num_threads()} threads each; folder {folder}"
+    )
+    amp = amp_dtype(cfg, device)
+    scaler = ", loss scaling" if amp == torch.float16 else ""
+    lines.append(f"Precision: {str(amp or torch.float32).removeprefix('torch.')}{scaler}; seed {cfg.MISC.SEED}")
+    if device.type == "cuda":
+        lines.append(f"TF32: {torch.backends.cuda.matmul.allow_tf32}")
+    changed = [f"  {key} = {value!r}  ({origin})" for key, _, value, origin in cfg.diff_from_defaults()]
+    lines.append(
+        f"{len(changed)} config values differ from the defaults; they are in {log_file() or 'the log'} and in config.yaml"
+    )
+    logging_rank("\n".join(lines))
+    logging_rank("Config, where it differs from the defaults:\n" + "\n".join(changed), logging.DEBUG)
+
+
+def amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
+    """Type for autocast, ``None`` for float32."""
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if cfg.SOLVER.AMP.DTYPE != "auto":
+        return torch.bfloat16 if cfg.SOLVER.AMP.DTYPE == "bfloat16" else torch.float16
+    has_bfloat16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return torch.bfloat16 if has_bfloat16 else torch.float16
+
+
+def distribute(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Module:
+    """Wrap the model: compile, then DistributedDataParallel; files keep the keys of the bare module."""
+    if cfg.MISC.COMPILE:
+        model = torch.compile(model)  # type: ignore[assignment]
+    if comm.get_world_size() > 1:
+        model = nn.parallel.DistributedDataParallel(
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            find_unused_parameters=cfg.MISC.FIND_UNUSED_PARAMETERS,
+            gradient_as_bucket_view=True,
+        )
+    return model
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def build_checkpointer(cfg: CfgNode, class_names: Sequence[str] = ()) -> CheckPointer:
+    """The CheckPointer of a run; config and versions go into every checkpoint."""
+    meta = {"config": cfg.dump_resolved(), "versions": env.package_versions(), "class_names": list(class_names)}
+    checkpointer = CheckPointer(
+        cfg.MISC.CKPT,
+        weights_path=cfg.TRAIN.WEIGHTS,
+        auto_resume=cfg.TRAIN.AUTO_RESUME,
+        resume_from=cfg.TRAIN.RESUME_FROM,
+        keep=cfg.SOLVER.SNAPSHOT_KEEP,
+        allow_mismatch=cfg.TRAIN.ALLOW_MISMATCH,
+        meta=meta,
+    )
+    if checkpointer.resume:
+        report_config_changes(cfg, checkpointer.checkpoint["meta"]["config"])
+    return checkpointer
+
+
+def build_step(
+    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, forward_train: Any, device: torch.device
+) -> TrainStep:
+    """The TrainStep that the config describes."""
+    clip, guard = cfg.SOLVER.OPTIMIZER.CLIP_GRADIENTS, cfg.SOLVER.NON_FINITE
+    return TrainStep(
+        model,
+        optimizer,
+        forward_train,
+        device=device,
+        amp_dtype=amp_dtype(cfg, device),
+        init_scale=cfg.SOLVER.AMP.INIT_SCALE,
+        clip=make_clip(clip.CLIP_TYPE, clip.CLIP_VALUE, clip.NORM_TYPE) if clip.ENABLED else None,
+        skip=SkipPolicy(guard.MAX_SKIPS) if guard.POLICY == "skip" else None,
+    )
+
+
+def build_evaluation(cfg: CfgNode, model: nn.Module, domain: Any, device: torch.device) -> Evaluation | None:
+    """What is measured during training: every data set of TEST.DATASETS by itself; ``None`` if nothing is.
+
+    Args:
+        domain: a module with build_dataset, make_test_data_loader, build_evaluator, build_visualizer, forward_test.
+    """
+    if not cfg.EVAL.ENABLED or not cfg.TEST.DATASETS:
+        return None
+    sets = []
+    for name in cfg.TEST.DATASETS:
+        dataset = domain.build_dataset(cfg, is_train=False, names=(name,))
+        evaluator = domain.build_evaluator(cfg, dataset)
+        visualizer = partial(domain.build_visualizer, cfg, dataset, evaluator) if cfg.VIS.ENABLED else None
+        sets.append(EvaluationSet(name, domain.make_test_data_loader(cfg, dataset), evaluator, visualizer))
+    return Evaluation(model, sets, domain.forward_test, device, amp_dtype(cfg, device))
+
+
+def horizon(cfg: CfgNode, scheduler: Any) -> dict[str, int]:
+    """Length of the run, as arguments for EventStorage."""
+    return {
+        "max_iter": scheduler.max_iter,
+        "iter_per_epoch": scheduler.iter_per_epoch,
+        "stop_check_period": cfg.MISC.STOP_CHECK_ITER,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ start and end
+
+
+def is_finished(cfg: CfgNode, scheduler: Any) -> bool:
+    """Whether the folder holds a run that reached its end; says so."""
+    try:
+        record = json.loads((Path(cfg.MISC.CKPT) / "finished.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if record["next"] != scheduler.iteration or record["max_iter"] != scheduler.max_iter:
+        return False
+    logging_rank(
+        f"This run is finished ({record['reason']}); nothing to do. A longer one: raise SOLVER.SCHEDULER.TOTAL_EPOCHS "
+        "or TOTAL_ITERS"
+    )
+    return True
+
+
+def finish(cfg: CfgNode, storage: EventStorage, scheduler: Any) -> int:
+    """Say how the run ended and return its exit status."""
+    if storage.stop is not None and storage.stop.status:
+        logging_rank(f"Saved update {storage.last_update}. {resume_hint()}")
+        logging_rank(f"Not finished: {storage.stop.reason}")
+        return storage.stop.status
+    reason = storage.stop.reason if storage.stop is not None else f"{storage.last_update} updates done"
+    if comm.is_main_process():
+        record = {"reason": reason, "next": scheduler.iteration, "max_iter": scheduler.max_iter}
+        atomic_text(Path(cfg.MISC.CKPT) / "finished.json", json.dumps(record) + "\n")
+    logging_rank(f"Finished: {reason}. Everything is in {cfg.MISC.CKPT}")
+    return EXIT_OK
+
+
+def resume_hint() -> str:
+    """The command that continues this run."""
+    text = env.command()
+    return f"Continue with: {text if '--resume' in text else text + ' --resume'}"
+
+
+def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser) -> NoReturn:
+    """Run a script's ``main`` and leave with the documented status.
+
+    0 done; 1 the run failed; 2 the command, the config or the data are wrong and nothing was started; 128 + N stopped by
+    signal N after a checkpoint.
+    """
+    args = parse_args(parser)
+    status = EXIT_FAILED
+    try:
+        status = main(args)
+    except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
+        if events.storages_opened():
+            logging_rank(resume_hint())
+            raise
+        status = _report_wrong_start(error)
+    except KeyboardInterrupt:
+        LOGGER.error("interrupted before the training began; nothing was changed")
+        status = 128 + signal.SIGINT
+    except Exception:
+        if events.storages_opened():
+            logging_rank(resume_hint())
+        raise
+    finally:
+        comm.shutdown_distributed()
+    sys.exit(status)
+
+
+def _report_wrong_start(error: Exception) -> int:
+    """Something is wrong before the first update: the message on the console, the traceback in the log file."""
+    LOGGER.debug("%s", "".join(traceback.format_exception(error)))
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    where = f" Traceback: {log_file()}" if log_file() else ""
+    print(f"Nothing was started.{where}", file=sys.stderr, flush=True)
+    return EXIT_USAGE

@@ -1,0 +1,162 @@
+"""Loading weights into a model that need not fit exactly: names matched, differences reported, nothing skipped silently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pet.engine.checkpoint_file import read_checkpoint
+
+_WRAPPERS = ("module.", "_orig_mod.")
+_CONTAINERS = ("model", "state_dict", "model_state_dict", "net")
+
+
+@dataclass
+class LoadReport:
+    """What happened to the tensors of a file and of a model."""
+
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    surplus: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+
+    @property
+    def mismatches(self) -> list[str]:
+        """All differences, one line each."""
+        return [
+            *(f"missing in the file: {name}" for name in self.missing),
+            *(f"only in the file: {name}" for name in self.surplus),
+            *(f"other shape: {text}" for text in self.reshaped),
+        ]
+
+    def summary(self) -> str:
+        """``loaded 312 of 318 tensors; skipped 6: ...`` with names grouped by module."""
+        total = len(self.loaded) + len(self.missing) + len(self.reshaped)
+        text = f"loaded {len(self.loaded)} of {total} tensors"
+        if self.mismatches:
+            skipped = len(self.missing) + len(self.reshaped)
+            parts = [("missing in the file", self.missing), ("other shape", self.reshaped), ("only in the file", self.surplus)]
+            text += f"; skipped {skipped}: " + "; ".join(f"{title}: {group_names(names)}" for title, names in parts if names)
+        return text
+
+
+def group_names(names: Sequence[str], limit: int = 6) -> str:
+    """Names with their common module written once: ``head.{weight, bias}``."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        module, _, leaf = name.partition(" ")[0].rpartition(".")
+        groups.setdefault(module, []).append(leaf + name[len(name.partition(" ")[0]) :])
+    texts = [f"{module}.{{{', '.join(leaves)}}}" if module else ", ".join(leaves) for module, leaves in groups.items()]
+    more = f" and {len(texts) - limit} more modules" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
+
+
+def extract_state(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint of ours or of another framework, without prefixes of wrappers."""
+    for name in _CONTAINERS:
+        if isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not state:
+        raise ValueError(f"{source} holds no tensors; its keys are {', '.join(map(str, list(content)[:8])) or 'none'}")
+    for prefix in _WRAPPERS * 2:
+        if all(name.startswith(prefix) for name in state):
+            state = {name[len(prefix) :]: value for name, value in state.items()}
+    return state
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict from a ``.pth`` / ``.pt`` / ``.safetensors`` file."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"weights file {path} does not exist (TRAIN.WEIGHTS, TEST.WEIGHTS or --load-from)")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file  # a dependency of timm
+
+        return dict(load_file(path))
+    return extract_state(read_checkpoint(path), str(path))
+
+
+def match_names(model_names: Sequence[str], file_names: Sequence[str]) -> dict[str, str]:
+    """For each model tensor the file's tensor: the same name, else the longest file name that ends the model's name.
+
+    Every file tensor is used at most once: the model name that is closest in length gets it.
+    """
+    files = set(file_names)
+    matched = {name: name for name in model_names if name in files}
+    free = files - set(matched.values())
+    wanted: list[tuple[int, str, str]] = []
+    for name in model_names:
+        if name in matched:
+            continue
+        parts = name.split(".")
+        tails = (".".join(parts[i:]) for i in range(1, len(parts)))
+        tail = next((t for t in tails if t in free), None)
+        if tail is not None:
+            wanted.append((len(name) - len(tail), name, tail))
+    for _, name, tail in sorted(wanted):
+        if tail in free:
+            matched[name] = tail
+            free.discard(tail)
+    return matched
+
+
+def load_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    allow: Sequence[str] = (),
+    source: str = "the weights file",
+    flip_conv1: bool = False,
+) -> LoadReport:
+    """Load what fits; a difference that no pattern of ``allow`` covers is a ``ValueError`` and changes nothing.
+
+    Args:
+        model: the bare module.
+        state: tensors by name.
+        allow: fnmatch patterns of model or file names that may be missing, surplus or of another shape.
+        source: for messages.
+        flip_conv1: reverse the input channels of the first convolution (RGB weights for a BGR model and back).
+    """
+    own = model.state_dict()
+    matched = match_names(list(own), list(state))
+    report = LoadReport(surplus=sorted(set(state) - set(matched.values())))
+    chosen: dict[str, Tensor] = {}
+    for name, tensor in own.items():
+        if name not in matched:
+            report.missing.append(name)
+        elif state[matched[name]].shape != tensor.shape:
+            report.reshaped.append(f"{name} {tuple(state[matched[name]].shape)} in the file, {tuple(tensor.shape)} in the model")
+        else:
+            chosen[name] = state[matched[name]]
+            report.loaded.append(name)
+    _refuse(report, allow, source)
+    if flip_conv1:
+        _flip_first_convolution(chosen, own)
+    model.load_state_dict({**own, **chosen})
+    return report
+
+
+def _refuse(report: LoadReport, allow: Sequence[str], source: str) -> None:
+    everything = [*report.missing, *report.surplus, *report.reshaped]
+    refused = [n for n in everything if not any(fnmatchcase(n.partition(" ")[0], pattern) for pattern in allow)]
+    if not report.loaded:
+        raise ValueError(f"no tensor of {source} fits the model: {report.summary()}")
+    if refused:
+        raise ValueError(
+            f"{source} does not fit the model: {report.summary()}. For a transfer, allow what may differ, e.g. "
+            f"TRAIN.ALLOW_MISMATCH \"('{refused[0].partition(' ')[0].rpartition('.')[0]}.*',)\""
+        )
+
+
+def _flip_first_convolution(chosen: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    first = next((n for n, t in own.items() if t.ndim == 4 and t.shape[1] == 3), None)
+    if first is None or first not in chosen:
+        raise ValueError("MISC.CONV1_RGB2BGR: no loaded convolution has three input channels to flip")
+    chosen[first] = torch.flip(chosen[first], (1,))

@@ -1,0 +1,183 @@
+"""Writers: console lines, JSON lines, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pet.engine.events import EventStorage
+from pet.utils.images import write_png
+from pet.utils.logger import LOGGER
+
+_TIMES = ("time", "data_time")
+
+
+class EventWriter:
+    """Base of writers; ``write_scalars`` is called on log steps, ``write_results`` when there are evaluations or pictures."""
+
+    def write_scalars(self, storage: EventStorage) -> None:
+        """Write the newest scalars."""
+
+    def write_results(self, storage: EventStorage) -> None:
+        """Write ``storage.evaluations`` and ``storage.images``."""
+
+    def close(self) -> None:
+        """Flush and close."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to continue the output."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore."""
+
+
+class ConsoleWriter(EventWriter):
+    """One line each time: position, ETA, learning rate, losses, metrics, times, memory.
+
+    Args:
+        name: what is trained, at the head of the line.
+        window: log lines over which the speed for the ETA is averaged.
+    """
+
+    def __init__(self, name: str, window: int = 20) -> None:
+        self._name = name
+        self._marks: deque[tuple[int, float]] = deque(maxlen=window)
+
+    def write_scalars(self, storage: EventStorage) -> None:
+        """Log the line."""
+        values = storage.latest_with_smoothing_hint()
+        self._marks.append((storage.iteration, time.perf_counter()))
+        losses = [n for n in values if "loss" in n and n != "total_loss"]
+        other = [n for n in values if n not in losses and n not in ("lr", "total_loss", *_TIMES)]
+        parts = [f"{self._name}  {self._position(storage)}", f"eta {self._eta(storage)}", f"lr {values.get('lr', 0.0):.6g}"]
+        parts.append(f"loss {values.get('total_loss', float('nan')):.4f}")
+        parts += [f"{n} {values[n]:.4f}" for n in losses] if len(losses) > 1 else []
+        parts += [f"{n} {values[n]:.4g}" for n in other]
+        parts += [f"{n} {values[n]:.4f} s" for n in _TIMES if n in values]
+        parts.append(f"mem {_memory_mib()} MiB")
+        LOGGER.info("  ".join(parts))
+
+    def _position(self, storage: EventStorage) -> str:
+        text = f"iter {storage.iteration}/{storage.max_iter}"
+        if storage.iter_per_epoch:
+            text = f"epoch {storage.epoch}/{-(-storage.max_iter // storage.iter_per_epoch)}  {text}"
+        return text
+
+    def _eta(self, storage: EventStorage) -> str:
+        (first, start), (last, end) = self._marks[0], self._marks[-1]
+        if first == last:
+            return "-"
+        seconds = (end - start) / (last - first) * (storage.max_iter - storage.iteration)
+        return str(timedelta(seconds=round(seconds)))
+
+
+def _memory_mib() -> int:
+    """Peak memory of the device on CUDA, of the process elsewhere."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.max_memory_allocated() >> 20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+class JSONWriter(EventWriter):
+    """One JSON object a line in ``metrics.json``; a resumed run continues where its checkpoint was taken.
+
+    Args:
+        path: the file; rows of an earlier start that saved no checkpoint are replaced unless a run is resumed.
+        resume: whether a run is resumed (``load_state_dict`` then removes rows after the checkpoint).
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
+        self._path = Path(path)
+        self._handle = open(self._path, "ab" if resume else "wb")  # noqa: SIM115 - open for the whole run
+
+    def _write(self, storage: EventStorage, row: dict[str, Any]) -> None:
+        position = {"iteration": storage.iteration, "epoch": storage.epoch_progress}
+        self._handle.write(json.dumps({**position, **row}).encode() + b"\n")
+        self._handle.flush()
+
+    def write_scalars(self, storage: EventStorage) -> None:
+        """Append the scalars."""
+        self._write(storage, storage.latest_with_smoothing_hint())
+
+    def write_results(self, storage: EventStorage) -> None:
+        """Append evaluations."""
+        for results in storage.evaluations:
+            self._write(storage, {"eval": results})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Length of the file in bytes, durable on disk."""
+        os.fsync(self._handle.fileno())
+        return {"offset": self._handle.tell()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cut what was written after the checkpoint."""
+        size = self._path.stat().st_size
+        if size < state["offset"]:
+            LOGGER.warning(f"{self._path} is shorter ({size} bytes) than at the checkpoint ({state['offset']}); rows are missing")
+            return
+        self._handle.truncate(state["offset"])
+        self._handle.seek(state["offset"])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()
+
+
+class TensorBoardWriter(EventWriter):
+    """Scalars and pictures for TensorBoard; imported on use.
+
+    Args:
+        folder: the event files go there.
+        purge_step: on resume, TensorBoard forgets what an earlier process wrote from this update on.
+    """
+
+    def __init__(self, folder: str | Path, purge_step: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def write_scalars(self, storage: EventStorage) -> None:
+        """Add the scalars."""
+        for name, value in storage.latest_with_smoothing_hint().items():
+            group = "loss" if "loss" in name else "train"
+            self._writer.add_scalar(f"{group}/{name}", value, storage.iteration)
+
+    def write_results(self, storage: EventStorage) -> None:
+        """Add evaluations and pictures."""
+        for results in storage.evaluations:
+            for name, value in results.items():
+                self._writer.add_scalar(f"eval/{name}", value, storage.iteration)
+        for name, image in storage.images:
+            self._writer.add_image(name, image, storage.iteration, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
+class PictureWriter(EventWriter):
+    """Pictures as PNG files, named after what they show.
+
+    Args:
+        folder: made when the first picture is written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+
+    def write_results(self, storage: EventStorage) -> None:
+        """Write the pictures."""
+        for name, image in storage.images:
+            write_png(self._folder / f"{name.replace('/', '_')}.png", image)
+        if storage.images:
+            LOGGER.info(f"{len(storage.images)} pictures are in {self._folder}")
