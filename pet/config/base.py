@@ -66,11 +66,11 @@ VIS: dict[str, Any] = {
 
 DATA: dict[str, Any] = {
     "ROOT": key("", "folder that relative data paths start from; empty: environment variable PET_DATA, then data/"),
-    "CATALOG": key({}, "own data sets: {my_train: {TYPE: image_folder_dataset, IMAGES: dir, ANNOTATIONS: file}}"),
-    "DATASET_TYPE": key("", "TYPE of the entries of DATA.CATALOG that name none"),
+    "CATALOG": key({}, "own data sets: {my_train: {TYPE: image_folder_dataset, IMAGES: dir, ANNOTATIONS: file}}; TYPE may be an import path"),
+    "DATASET_TYPE": key("", "TYPE of the entries of DATA.CATALOG that state none"),
     "DOWNLOAD": key(True, "fetch public data sets that are missing (checksum verified)"),
     "CHECK": key("fast", "data report at start: off; fast: labels and counts; full: also decode every image", choices=("off", "fast", "full")),
-    "BAD_IMAGE": key("raise", "an image that cannot be read: stop, or take another sample instead (always the same one)", choices=("raise", "replace")),
+    "BAD_IMAGE": key("raise", "a training image that cannot be read: stop, or take another one instead (always the same); in testing it always stops", choices=("raise", "replace")),
     "PIXEL_MEAN": key((0.485, 0.456, 0.406), "mean of the pixels, in the range and channel order of FORMAT.IMAGE", element=float, length=3),
     "PIXEL_STD": key((0.229, 0.224, 0.225), "standard deviation of the pixels", element=float, length=3, above=0.0),
     "FORMAT": {
@@ -92,8 +92,7 @@ TRAIN: dict[str, Any] = {
     "BATCH_SIZE": key(32, "images of one update, over all processes and micro-batches", low=1, unit="images"),
     "AUTO_RESUME": key(True, "continue from model_latest.pth when the folder of the run has one"),
     "RESUME_FROM": key("", "checkpoint to continue from instead of the newest one of the folder (--resume PATH)"),
-    "METRICS_ON": key(True, "record losses and times"),
-    "TRANSFORMS": key((), "names of the training transforms, in order", element=str),
+    "TRANSFORMS": key((), "names of the training transforms, in order, or import paths of classes", element=str),
     "RESIZE": {
         "SCALES": key((256,), "length of the shorter side, or (height, width) pairs with force_size", unit="pixels"),
         "MAX_SIZE": key(0, "limit of the longer side; 0: none", low=0, unit="pixels"),
@@ -123,7 +122,7 @@ TRAIN: dict[str, Any] = {
     "AUTO_AUG": {"POLICY": key("imagenet", "AutoAugment policy", choices=("imagenet", "cifar10", "svhn"))},
     "RAND_AUG": {
         "NUM_OPS": key(2, "operations for each image", low=0),
-        "MAGNITUDE": key(9, "strength of the operations, 0 to 30", low=0, high=30),
+        "MAGNITUDE": key(9, "strength of the operations, 0 to 30; m of a recipe that counts to 10 is 3 m here", low=0, high=30),
         "MAGNITUDE_STD": key(0.5, "standard deviation of the strength", low=0.0),
     },
     "RANDOM_ERASING": {
@@ -138,7 +137,7 @@ TRAIN: dict[str, Any] = {
     },
     "CUTMIX": {
         "ALPHA": key(1.0, "parameter of the beta distribution of cutmix", above=0.0),
-        "PROB": key(0.5, "probability of cutmix for a sample", low=0.0, high=1.0),
+        "PROB": key(0.5, "probability of cutmix for a sample that mixup left alone", low=0.0, high=1.0),
     },
 }
 
@@ -254,4 +253,6 @@ def get_base_cfg() -> CfgNode:
     """A fresh tree of the shared keys with their defaults."""
     cfg = CfgNode.from_schema(SECTIONS)
     cfg.add_check(check_shared)
+    # Pet v0.7 could switch metrics off because every update paid for them; here they cost nothing between log lines.
+    cfg.register_deprecated_key("TRAIN.METRICS_ON")
     return cfg

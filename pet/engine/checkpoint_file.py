@@ -146,16 +146,18 @@ def point_latest(folder: Path, target: Path) -> None:
 
 def keep_best(source: Path, folder: Path) -> None:
     """Let ``model_best.pth`` be the content of ``source``, which retention may remove later: a hard link, else a copy."""
-    for origin, name in ((digest_path(source), digest_path(folder / BEST).name), (source, BEST)):
-        temporary = folder / f"{name}.tmp-pet-{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(origin, temporary)
-        except OSError:
-            shutil.copyfile(origin, temporary)
-        os.replace(temporary, folder / name)
-        # os.replace between two links of one file does nothing and leaves the temporary name
-        temporary.unlink(missing_ok=True)
+    beside = digest_path(source)
+    digest = beside.read_text(encoding="utf-8").split()[0] if beside.is_file() else file_digest(source)
+    atomic_text(digest_path(folder / BEST), f"{digest}  {BEST}\n")
+    temporary = folder / f"{BEST}.tmp-pet-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, folder / BEST)
+    # os.replace between two links of one file does nothing and leaves the temporary name
+    temporary.unlink(missing_ok=True)
     fsync_folder(folder)
 
 

@@ -80,7 +80,7 @@ class CheckPointer:
             self.checkpoint = files.read_checkpoint(Path(source))
             self._check_complete(source)
             self.resumed_from = source
-            self.last_saved, self.last_path = self.start_iter - 1, Path(source)
+            self.last_saved, self.last_path = self.start_iter - 1, Path(source).resolve()
             logging_rank(f"Resuming from {source} (update {self.start_iter - 1})")
 
     # ------------------------------------------------------------------- loading
@@ -137,6 +137,10 @@ class CheckPointer:
                 f"{source} has no {', '.join(missing)}; it holds {', '.join(sorted(self.checkpoint))}. Only a checkpoint "
                 "of a run can be resumed; to start from its weights use --load-from"
             )
+        if self.checkpoint["format"] != FORMAT:
+            raise ValueError(f"{source} has format {self.checkpoint['format']}, this version of Pet writes and reads {FORMAT}")
+        if "iteration" not in self.checkpoint["scheduler"]:
+            raise KeyError(f"{source}: the state of its scheduler has no iteration, so the position of the run is unknown")
 
     def load_model(self, model: M, convert_conv1: bool = False) -> M:
         """Load weights: exactly on resume, by name with an allow-list otherwise; returns the model."""

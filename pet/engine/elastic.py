@@ -11,6 +11,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -21,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, errors
 from torch.distributed.elastic.multiprocessing.api import PContext
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
 from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from pet.engine import launch
 from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Plan, run_script
 
 # All ranks must be gone ten seconds after the first failure; the rest of the time goes to the agent.
@@ -34,6 +36,9 @@ FAILURE_GRACE_S = 6
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 _LAUNCHER = "PET_LAUNCHER_PID"
 _PR_SET_PDEATHSIG = 1
+_FRAME = re.compile(r'^  File "([^"]+)", line .*\n(?:    .*\n)*', re.MULTILINE)
+# What every traceback of a rank starts with, before the script itself.
+_OUR_FRAMES = ("<frozen runpy>", errors.__file__, launch.__file__)
 
 
 @dataclass
@@ -67,13 +72,14 @@ class Ranks:
         return next(iter([*killed, *(rank for _, rank in raised), *self.first]), None)
 
     def traceback(self, rank: int) -> str:
-        """The recorded traceback of a rank, or an empty string."""
+        """The recorded traceback of a rank, from the script on; an empty string without one."""
         try:
             content = json.loads(Path(self.error_files[rank]).read_text(encoding="utf-8"))
         except (KeyError, OSError, ValueError):
             return ""
         message = content["message"]
-        return str(message if isinstance(message, str) else message["extraInfo"]["py_callstack"])
+        text = str(message if isinstance(message, str) else message["extraInfo"]["py_callstack"])
+        return _FRAME.sub(lambda frame: "" if frame[1] in _OUR_FRAMES else frame[0], text)
 
 
 def run_processes(script: Path, arguments: Sequence[str], plan: Plan) -> int:
@@ -84,7 +90,8 @@ def run_processes(script: Path, arguments: Sequence[str], plan: Plan) -> int:
         arguments: its arguments, the same for every process.
         plan: number of processes and where they meet.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ[_LAUNCHER] = str(os.getpid())
     command = ["-u", "-m", __name__, str(script), *arguments]
     with tempfile.TemporaryDirectory(prefix="pet_launch_") as folder, _watched(plan.grace_s) as ranks:
@@ -163,7 +170,8 @@ def status_after_signal(ranks: Ranks, number: signal.Signals) -> int:
     left = {rank: code for rank, code in ranks.codes.items() if code not in (0, 128 + number, -number)}
     if not left:
         return EXIT_OK if ranks.codes and not any(ranks.codes.values()) else 128 + number
-    rank = min(left)
+    cause = ranks.root_cause()
+    rank = cause if cause in left else min(left)
     how = "did not leave in time and was killed" if left[rank] == -signal.SIGKILL else f"failed with exit status {left[rank]}"
     _report(f"stopping on {number.name}: rank {rank} {how}.", ranks.traceback(rank))
     return EXIT_FAILED

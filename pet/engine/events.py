@@ -173,6 +173,8 @@ class EventStorage:
         if self._row:
             self._rows.append((self.iteration, self._row))
             self._row = {}
+        self.evaluations.clear()
+        self.images.clear()
         self.inside_step = False
         self.iteration += 1
 
@@ -199,11 +201,11 @@ class EventStorage:
         self._row.update(values)
 
     def put_evaluation(self, results: dict[str, float]) -> None:
-        """Record the results of an evaluation, named ``<data set>/<metric>``; percentages are 0-100."""
+        """Record the results of an evaluation after this update, named ``<data set>/<metric>``; percentages are 0-100."""
         self.evaluations.append(results)
 
     def put_image(self, name: str, image: np.ndarray) -> None:
-        """Keep a picture for the writers. ``image``: (H, W, 3) uint8, RGB."""
+        """Keep a picture of this update for the writers. ``image``: (H, W, 3) uint8, RGB."""
         self.images.append((self._scope + name, image))
 
     @contextmanager

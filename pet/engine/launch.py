@@ -219,6 +219,11 @@ def config_options(arguments: Sequence[str]) -> list[str]:
     return [] if unknown else [*known.words, *known.opts]
 
 
+def is_config_word(word: str) -> bool:
+    """Whether a word is a config key or ``KEY=VALUE``."""
+    return _KEY.fullmatch(word) is not None
+
+
 def separate_resume(arguments: Sequence[str]) -> list[str]:
     """Keep ``--resume KEY VALUE`` from taking the key for a path: ``--resume`` becomes ``--resume=`` before a key."""
     words = list(arguments)

@@ -46,7 +46,9 @@ def _run_update(step: Step, windows: Iterator[Any], hooks: HookList, storage: Ev
     start = perf_counter()
     window = next(windows, None)
     if window is None:
-        raise RuntimeError(f"the training data ended before update {storage.iteration} of {storage.max_iter}; a loader must be endless")
+        raise RuntimeError(
+            f"the training data ended before update {storage.iteration} of {storage.max_iter}; a loader must be endless"
+        )
     data_time = perf_counter() - start
     metrics = step(window, hooks.after_backward, storage)
     metrics["data_time"] = data_time

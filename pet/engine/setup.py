@@ -24,7 +24,8 @@ from pet.engine import events
 from pet.engine.checkpointer import CheckPointer
 from pet.engine.evaluation import Evaluation, EvaluationSet
 from pet.engine.events import EventStorage
-from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, find_domain, separate_resume
+from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, find_domain, is_config_word, separate_resume
+from pet.engine.ranks import adopt_launcher
 from pet.engine.resume import report_config_changes
 from pet.engine.step import SkipPolicy, TrainStep, make_clip
 from pet.utils import comm, env
@@ -32,7 +33,7 @@ from pet.utils.files import atomic_text
 from pet.utils.logger import LOGGER, log_file, logging_rank, setup_logging
 from pet.utils.rng import seed_everything
 
-_ARCHIVED = ("metrics.json", "best.json", "tensorboard_log", "vis", "config.yaml")
+_ARCHIVED = ("metrics.json", "best.json", "finished.json", "tensorboard_log", "vis", "config.yaml")
 
 
 # ------------------------------------------------------------------------------------------- command line and config
@@ -72,6 +73,10 @@ def parse_args(parser: argparse.ArgumentParser, arguments: Sequence[str] | None 
     """Parse flags and KEY VALUE pairs in any order; LOCAL_RANK in the environment wins over the flag."""
     args = parser.parse_intermixed_args(separate_resume(sys.argv[1:] if arguments is None else arguments))
     args.local_rank = int(os.environ.get("LOCAL_RANK", args.local_rank))
+    words = getattr(args, "metrics", None) or []
+    first_key = next((i for i, word in enumerate(words) if is_config_word(word)), len(words))
+    if first_key < len(words):  # --metrics takes every word that follows, overrides included
+        args.metrics, args.opts = words[:first_key], [*words[first_key:], *args.opts]
     return args
 
 
@@ -124,6 +129,7 @@ def scale_lr(cfg: CfgNode) -> None:
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -> torch.device:
     """Device, process group, folder, log, seed and the first page of the log; returns the device."""
+    adopt_launcher(args.launcher)
     device = choose_device(cfg.MISC.DEVICE)
     comm.init_distributed(device, cfg.MISC.DIST_TIMEOUT)
     folder = Path(cfg.MISC.CKPT)
@@ -228,9 +234,9 @@ def distribute(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Modul
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-def build_checkpointer(cfg: CfgNode, class_names: Sequence[str] = ()) -> CheckPointer:
-    """The CheckPointer of a run; config and versions go into every checkpoint."""
-    meta = {"config": cfg.dump_resolved(), "versions": env.package_versions(), "class_names": list(class_names)}
+def build_checkpointer(cfg: CfgNode) -> CheckPointer:
+    """The CheckPointer of a run; config and versions go into every checkpoint, the script adds the class names."""
+    meta = {"config": cfg.dump_resolved(), "versions": env.package_versions()}
     checkpointer = CheckPointer(
         cfg.MISC.CKPT,
         weights_path=cfg.TRAIN.WEIGHTS,

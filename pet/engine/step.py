@@ -87,6 +87,9 @@ class TrainStep:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._buffers = list(model.buffers()) if skip else []
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale) if amp_dtype == torch.float16 else None
+        if self.scaler is not None:
+            # A fused optimizer would skip by itself, but torch's SGD then starts from uninitialised momenta if the first step is skipped.
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         self.skipped_updates = self.skipped_in_a_row = 0
         self._no_sync = model.no_sync if isinstance(model, DistributedDataParallel) else nullcontext
         self._checked_unused = False

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -97,13 +97,21 @@ class JSONWriter(EventWriter):
     """
 
     def __init__(self, path: str | Path, resume: bool = False) -> None:
-        self._path = Path(path)
-        self._handle = open(self._path, "ab" if resume else "wb")  # noqa: SIM115 - open for the whole run
+        self._path, self._mode = Path(path), "ab" if resume else "wb"
+        self._opened: IO[bytes] | None = None
+
+    def _handle(self) -> IO[bytes]:
+        if self._opened is None:
+            self._opened = open(self._path, self._mode)  # noqa: SIM115 - open for the whole run
+        return self._opened
+
+    def _size(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
 
     def _write(self, storage: EventStorage, row: dict[str, Any]) -> None:
         position = {"iteration": storage.iteration, "epoch": storage.epoch_progress}
-        self._handle.write(json.dumps({**position, **row}).encode() + b"\n")
-        self._handle.flush()
+        self._handle().write(json.dumps({**position, **row}).encode() + b"\n")
+        self._handle().flush()
 
     def write_scalars(self, storage: EventStorage) -> None:
         """Append the scalars."""
@@ -116,53 +124,68 @@ class JSONWriter(EventWriter):
 
     def state_dict(self) -> dict[str, Any]:
         """Length of the file in bytes, durable on disk."""
-        os.fsync(self._handle.fileno())
-        return {"offset": self._handle.tell()}
+        if self._opened is None:
+            return {"offset": self._size() if self._mode == "ab" else 0}
+        os.fsync(self._opened.fileno())
+        return {"offset": self._opened.tell()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut what was written after the checkpoint."""
-        size = self._path.stat().st_size
+        size = self._size()
         if size < state["offset"]:
             LOGGER.warning(f"{self._path} is shorter ({size} bytes) than at the checkpoint ({state['offset']}); rows are missing")
             return
-        self._handle.truncate(state["offset"])
-        self._handle.seek(state["offset"])
+        os.truncate(self._path, state["offset"])
 
     def close(self) -> None:
         """Close the file."""
-        self._handle.close()
+        if self._opened is not None:
+            self._opened.close()
 
 
 class TensorBoardWriter(EventWriter):
     """Scalars and pictures for TensorBoard; imported on use.
 
     Args:
-        folder: the event files go there.
-        purge_step: on resume, TensorBoard forgets what an earlier process wrote from this update on.
+        folder: the event files go there. TensorBoard forgets what earlier processes wrote there from the first update on that
+            this one writes.
     """
 
-    def __init__(self, folder: str | Path, purge_step: int | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._opened: Any = None
 
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+    def _writer(self, storage: EventStorage) -> Any:
+        if self._opened is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._opened = SummaryWriter(str(self._folder), purge_step=storage.iteration)
+        return self._opened
 
     def write_scalars(self, storage: EventStorage) -> None:
         """Add the scalars."""
         for name, value in storage.latest_with_smoothing_hint().items():
             group = "loss" if "loss" in name else "train"
-            self._writer.add_scalar(f"{group}/{name}", value, storage.iteration)
+            self._writer(storage).add_scalar(f"{group}/{name}", value, storage.iteration)
 
     def write_results(self, storage: EventStorage) -> None:
         """Add evaluations and pictures."""
         for results in storage.evaluations:
             for name, value in results.items():
-                self._writer.add_scalar(f"eval/{name}", value, storage.iteration)
+                self._writer(storage).add_scalar(f"eval/{name}", value, storage.iteration)
         for name, image in storage.images:
-            self._writer.add_image(name, image, storage.iteration, dataformats="HWC")
+            self._writer(storage).add_image(name, image, storage.iteration, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()
+        if self._opened is not None:
+            self._opened.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing; what was written up to a checkpoint is handed to the system, because rows in a queue die with the process."""
+        if self._opened is not None:
+            self._opened.flush()
+        return {}
 
 
 class PictureWriter(EventWriter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -48,6 +49,19 @@ class Registry(Generic[T]):
                 f"Known: {', '.join(sorted(self._entries)) or 'none'} (registered by {self.where})"
             )
         return self._entries[name]
+
+    def find(self, name: str) -> T:
+        """As ``get``, and a name with a dot that is not registered is the import path of an object outside Pet."""
+        module, _, attribute = name.rpartition(".")
+        if not module or name in self._entries:
+            return self.get(name)
+        try:
+            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        except (ImportError, AttributeError) as error:
+            raise KeyError(
+                f"the {self.kind} '{name}' cannot be imported: {error}. Give an import path that Python finds from here "
+                f"(installed, or on PYTHONPATH), or one of: {', '.join(self.names())}"
+            ) from error
 
     def names(self) -> list[str]:
         """All names, sorted."""

@@ -61,6 +61,9 @@ def get_rng_state() -> dict[str, Any]:
 
 def set_rng_state(state: dict[str, Any]) -> None:
     """Restore what ``get_rng_state`` returned; a missing part is a ``KeyError``."""
+    missing = [name for name in ("python", "numpy", "torch") if name not in state]
+    if missing:
+        raise KeyError(f"the saved state of the random generators has no {', '.join(missing)}")
     python, numpy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     np.random.set_state(

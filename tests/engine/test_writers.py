@@ -45,6 +45,7 @@ def test_evaluations_are_rows_of_their_own(tmp_path):
     hook.after_step(storage)
     hook.after_train(storage)
     assert rows(tmp_path / "m.json") == [{"iteration": 5, "epoch": 1.0, "eval": {"val/top1": 50.0}}]
+    storage.step()
     assert storage.evaluations == []
 
 

@@ -138,7 +138,7 @@ def build_writers(parts: RunParts) -> list[EventWriter]:
     return [
         ConsoleWriter(folder.name),
         JSONWriter(folder / "metrics.json", resume),
-        TensorBoardWriter(folder / "tensorboard_log", purge_step=parts.scheduler.iteration if resume else None),
+        TensorBoardWriter(folder / "tensorboard_log"),
         PictureWriter(folder / "vis"),
     ]
 

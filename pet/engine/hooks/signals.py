@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -18,11 +19,16 @@ class Signals(Hook):
 
     The handler only sets a flag; it is read at step boundaries and between the batches of an evaluation. A second signal
     leaves at once, without saving.
+
+    Args:
+        repeat_s: seconds in which another signal is still the same request: a scheduler signals all processes of a job, and
+            the launcher passes its own signal on besides.
     """
 
     phase = Phase.UPDATE
 
-    def __init__(self) -> None:
+    def __init__(self, repeat_s: float = 2.0) -> None:
+        self._repeat_s, self._received_at = repeat_s, 0.0
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
         self._storage: EventStorage | None = None
@@ -37,9 +43,11 @@ class Signals(Hook):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if monotonic() - self._received_at < self._repeat_s:
+                return
             os.write(2, f"second signal ({signal.Signals(number).name}): leaving at once, without a checkpoint\n".encode())
             os._exit(128 + number)
-        self.received = number
+        self.received, self._received_at = number, monotonic()
         if self._storage is not None:
             self._storage.request_stop(f"stopped by {signal.Signals(number).name}", 128 + number)
 

@@ -32,8 +32,6 @@ class PeriodicWriter(Hook):
         if storage.evaluations or storage.images:
             for writer in self._writers:
                 writer.write_results(storage)
-            storage.evaluations.clear()
-            storage.images.clear()
 
     def after_train(self, storage: EventStorage) -> None:
         """Close the writers."""

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 import pet.tasks.cls as domain  # noqa: E402
 from pet.engine import setup  # noqa: E402
 from pet.engine.testing import add_test_arguments, run_test  # noqa: E402
+from pet.utils.comm import is_main_process  # noqa: E402
 from pet.utils.logger import logging_rank  # noqa: E402
 
 
@@ -19,7 +20,7 @@ def main(args):
     cfg = setup.load_cfg(args, domain.get_base_cfg, domain.infer_cfg)
     device = setup.default_setup(cfg, args, mode="test")
     model = domain.GeneralizedCNN(cfg)
-    if cfg.ANALYSER.ENABLED:
+    if cfg.ANALYSER.ENABLED and is_main_process():
         logging_rank(domain.Analyser(cfg, model, param_details=cfg.ANALYSER.DETAILS).describe())
     return run_test(cfg, args, model, domain, device)
 

@@ -18,6 +18,7 @@ from pet.engine.resume import DataPosition  # noqa: E402
 from pet.solver.ema import build_ema  # noqa: E402
 from pet.solver.lr_scheduler import LearningRateScheduler  # noqa: E402
 from pet.solver.optimizer import Optimizer  # noqa: E402
+from pet.utils.comm import is_main_process  # noqa: E402
 from pet.utils.logger import logging_rank  # noqa: E402
 
 
@@ -37,7 +38,7 @@ def main(args):
     device = setup.default_setup(cfg, args)
 
     model = domain.GeneralizedCNN(cfg)
-    if cfg.ANALYSER.ENABLED:
+    if cfg.ANALYSER.ENABLED and is_main_process():
         logging_rank(domain.Analyser(cfg, model, param_details=cfg.ANALYSER.DETAILS).describe())
     checkpointer = setup.build_checkpointer(cfg)
     model = checkpointer.load_model(model, convert_conv1=cfg.MISC.CONV1_RGB2BGR).to(device)
@@ -46,7 +47,8 @@ def main(args):
     optimizer = checkpointer.load_optimizer(optimizer)
 
     dataset = domain.build_dataset(cfg, is_train=True)
-    # logging_rank(domain.report_dataset(cfg, dataset))
+    logging_rank(domain.report_dataset(cfg, dataset))
+    checkpointer.meta["class_names"] = dataset.class_names
     train_loader = domain.make_train_data_loader(cfg, dataset, start_iter=checkpointer.start_iter)
     scheduler = LearningRateScheduler(optimizer, cfg.SOLVER, iter_per_epoch=train_loader.iter_per_epoch)
     scheduler = checkpointer.load_scheduler(scheduler)
@@ -54,11 +56,13 @@ def main(args):
     if setup.is_finished(cfg, scheduler):
         return 0
 
+    domain.write_training_samples(cfg, dataset)
     model = setup.distribute(model, cfg, device)
     evaluation = setup.build_evaluation(cfg, model, domain, device)
     parts = RunParts(cfg, model, optimizer, scheduler, checkpointer, train_loader, domain, device, ema)
     step = setup.build_step(cfg, model, optimizer, domain.forward_train, device)
     storage = train(cfg, step, train_loader, scheduler, checkpointer, build_train_hooks(parts, evaluation))
+    domain.write_curves(cfg)
     return setup.finish(cfg, storage, scheduler)
 
 

@@ -1,0 +1,100 @@
+"""What travels from a data set to a model: one sample, one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Image = npt.NDArray[np.uint8]
+
+# Tensors up to this size travel inside the message of a worker: asking it for a file descriptor takes longer than the copy
+# (measured: 0.7 instead of 1.0 ms for 0.4 MB).
+INLINE_BYTES = 1 << 19
+
+
+class BadImageError(Exception):
+    """An image that cannot be read.
+
+    Args:
+        path: the file, or another description of the picture.
+        reason: what is wrong with it, in a few words.
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"cannot read image {path}: {reason}")
+        self.path, self.reason = str(path), reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (BadImageError, (self.path, self.reason))
+
+
+@dataclass(slots=True)
+class Sample:
+    """One picture and what is known about it.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        target: labels by name. Classification: ``{"label": int}``, or ``{"scores": (C,) float32}`` for several
+            labels or mixed pictures; empty when nothing is known.
+        id: index of the picture in its data set.
+    """
+
+    image: Image
+    target: dict[str, Any]
+    id: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Samples of one forward pass.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, RGB; conversion to float and normalisation happen on the device.
+        targets: ``label`` (N,) int64, ``scores`` (N, C) float32, other names as tensors or lists of length N.
+        ids: (N,) int64, indices in the data set, always on the CPU.
+        replaced: (index, reason) of pictures that could not be read and were replaced by others.
+    """
+
+    images: torch.Tensor
+    targets: dict[str, torch.Tensor | list[Any]]
+    ids: torch.Tensor
+    replaced: list[tuple[int, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch with images and targets on ``device``."""
+        targets = {
+            name: value.to(device, non_blocking=non_blocking) if isinstance(value, torch.Tensor) else value
+            for name, value in self.targets.items()
+        }
+        return Batch(self.images.to(device, non_blocking=non_blocking), targets, self.ids, self.replaced)
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, from where copies to a GPU run in the background."""
+        targets = {name: value.pin_memory() if isinstance(value, torch.Tensor) else value for name, value in self.targets.items()}
+        return Batch(self.images.pin_memory(), targets, self.ids, self.replaced)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        targets = {name: _to_message(value) for name, value in self.targets.items()}
+        return (_to_message(self.images), targets, self.ids.numpy(), self.replaced)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        images, targets, ids, self.replaced = state
+        self.images = _from_message(images)
+        self.targets = {name: _from_message(value) for name, value in targets.items()}
+        self.ids = torch.from_numpy(ids)
+
+
+def _to_message(value: Any) -> Any:
+    small = isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.nbytes <= INLINE_BYTES
+    return value.numpy() if small else value
+
+
+def _from_message(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

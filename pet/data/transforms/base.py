@@ -1,0 +1,72 @@
+"""Transforms: objects called as ``transform(sample, rng) -> Sample``, and the chain that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from pet.data.structures import Sample
+from pet.utils.registry import Registry
+
+
+class Transform(Protocol):
+    """Changes a sample.
+
+    Every random choice comes from ``rng``, so that a sample depends on ``(seed, epoch, index)`` only. The image handed in
+    may be a view of the data set: a transform returns a new one instead of writing to it.
+    """
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, /) -> Sample: ...
+
+
+@runtime_checkable
+class PairTransform(Protocol):
+    """Mixes a sample with a partner drawn from the data set. A sample is mixed at most once in a chain."""
+
+    prob: float
+
+    def soften(self, sample: Sample, /) -> Sample:
+        """The sample in the form that mixing needs; applied to all samples, mixed or not."""
+        ...
+
+    def mix(self, sample: Sample, partner: Sample, rng: np.random.Generator, /) -> Sample:
+        """The mixture; the partner has gone through the same transforms as the sample."""
+        ...
+
+
+TRANSFORMS: Registry[Callable[..., Any]] = Registry("transform", "pet.data.transforms")
+
+
+class Chain:
+    """Transforms in order.
+
+    Args:
+        transforms: ``Transform`` and ``PairTransform`` objects.
+        draw: returns a random sample of the data set, untransformed; for ``PairTransform``.
+    """
+
+    def __init__(self, transforms: Sequence[Any], draw: Callable[[np.random.Generator], Sample]) -> None:
+        self.transforms, self._draw = list(transforms), draw
+        self._pairs = [isinstance(t, PairTransform) for t in transforms]
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The transformed sample."""
+        mixed = False
+        for position, transform in enumerate(self.transforms):
+            if not self._pairs[position]:
+                sample = transform(sample, rng)
+                continue
+            sample = transform.soften(sample)
+            if not mixed and rng.random() < transform.prob:
+                sample = transform.mix(sample, transform.soften(self._partner(position, rng)), rng)
+                mixed = True
+        return sample
+
+    def _partner(self, stop: int, rng: np.random.Generator) -> Sample:
+        sample = self._draw(rng)
+        for transform, pair in zip(self.transforms[:stop], self._pairs[:stop], strict=True):
+            if not pair:
+                sample = transform(sample, rng)
+        return sample

@@ -1,0 +1,118 @@
+"""Files of predictions: JSON, YAML or pickle with the same content, plain values only."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from pet.utils.files import atomic_write
+from pet.utils.suggest import did_you_mean
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, texts, lists and dicts; refuses everything that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise ValueError(
+            f"it refers to {module}.{name}, but a file of predictions holds plain values only; it was not written by Pet"
+        )
+
+
+def _read_pickle(handle: IO[bytes]) -> Any:
+    return _PlainUnpickler(handle).load()
+
+
+def _to_json(content: Any) -> bytes:
+    return json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
+
+
+def _to_yaml(content: Any) -> bytes:
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: bytes = yaml.dump(
+        content, Dumper=dumper, encoding="utf-8", allow_unicode=True, sort_keys=False, default_flow_style=None
+    )
+    return text
+
+
+def _read_yaml(handle: IO[bytes]) -> Any:
+    # The C loader is the same safe loader, some ten times as fast.
+    return yaml.load(handle, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+_WRITERS: dict[str, Callable[[Any], bytes]] = {".json": _to_json, ".yaml": _to_yaml, ".yml": _to_yaml, ".pkl": pickle.dumps}
+_READERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".json": json.load,
+    ".yaml": _read_yaml,
+    ".yml": _read_yaml,
+    ".pkl": _read_pickle,
+}
+
+
+def check_output_path(path: str | Path) -> Path:
+    """Refuse, before inference, a file that could not be written afterwards.
+
+    Raises:
+        ValueError: the suffix is not .json, .yaml, .yml or .pkl, or ``path`` is a folder.
+        FileNotFoundError: the folder does not exist.
+        PermissionError: the folder is not writable.
+    """
+    path = Path(path)
+    if path.suffix not in _WRITERS:
+        hint = did_you_mean(path.suffix, _WRITERS) if path.suffix else ""
+        raise ValueError(
+            f"--out {path}: the suffix says the format and must be one of {', '.join(_WRITERS)}, not '{path.suffix}'.{hint}"
+        )
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; name a file in it, e.g. {path / 'predictions.json'}")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--out {path}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"--out {path}: the folder {folder} is not writable")
+    return path
+
+
+def write_plain(path: str | Path, content: dict[str, Any]) -> None:
+    """Write plain values to a .json, .yaml, .yml or .pkl file, whole or not at all; NaN and infinity become null."""
+    path = check_output_path(path)
+    data = _WRITERS[path.suffix](_finite(content))
+    with atomic_write(path) as handle:
+        handle.write(data)
+
+
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """Read what ``write_plain`` wrote; a pickle can hold plain values only, so that reading one runs no code.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unknown suffix, or a content that is damaged or not plain.
+    """
+    path = Path(path)
+    if path.suffix not in _READERS:
+        raise ValueError(f"{path}: the suffix must be one of {', '.join(_READERS)}, not '{path.suffix}'")
+    try:
+        with open(path, "rb") as handle:
+            content = _READERS[path.suffix](handle)
+    except (ValueError, EOFError, pickle.UnpicklingError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise ValueError(f"{path} holds a {kind}, not a mapping; it was not written by Pet")  # noqa: TRY004 - the file is wrong, not the call
+    return content
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value

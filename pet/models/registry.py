@@ -1,0 +1,47 @@
+"""Names in YAML to parts of a model.
+
+A part is entered with a decorator in a file of its package (``backbones``, ``necks``, ``heads/cls``, ``losses``); the
+package imports all its files, so a new part is one new file. A part outside Pet is named by its import path,
+``my_pkg.my_heads.CosineHead``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from pet.utils.registry import Registry
+
+T = TypeVar("T")
+
+BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone", "pet.models.backbones")
+NECKS: Registry[Callable[..., nn.Module]] = Registry("neck", "pet.models.necks")
+CLS_HEADS: Registry[Callable[..., nn.Module]] = Registry("classification head", "pet.models.heads.cls")
+CLS_LOSSES: Registry[Callable[..., nn.Module]] = Registry("classification loss", "pet.models.losses")
+
+
+def find(registry: Registry[T], name: str) -> T:
+    """The part called ``name``: an entry of the registry, or an object named by its import path."""
+    return registry.find(name)
+
+
+def construct(part: Callable[..., T], what: str, options: dict[str, Any], *args: Any, **kwargs: Any) -> T:
+    """Call ``part(*args, **kwargs, **options)``; options that it does not take are an error that says so.
+
+    Args:
+        what: where the options come from, e.g. ``"MODEL.NECK_OPTIONS"``.
+    """
+    try:
+        return part(*args, **kwargs, **options)
+    except TypeError as error:
+        raise TypeError(f"{what} {options} do not fit: {error}") from error
+
+
+def import_files(package: str, path: Iterable[str]) -> None:
+    """Import every file of a package, so that its parts get registered."""
+    for found in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{found.name}")

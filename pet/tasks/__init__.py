@@ -1,0 +1,1 @@
+"""Domains with a package of their own."""

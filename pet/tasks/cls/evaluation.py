@@ -1,0 +1,168 @@
+"""Evaluation of classification: evaluator, pictures and files of predictions from a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet.config import CfgNode
+from pet.data.datasets.base import VisionDataset
+from pet.evaluation import ClassificationEvaluator, MultiLabelEvaluator, check_metrics, check_output_path, write_plain
+from pet.evaluation.class_evaluators import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
+from pet.utils import comm
+from pet.utils.logger import logging_rank
+from pet.visualization import Picture, PredictionPictures, draw_confusion
+
+__all__ = ["build_evaluator", "build_visualizer", "check_output_path", "write_predictions"]
+
+ClassEvaluator = ClassificationEvaluator | MultiLabelEvaluator
+DEFAULT_THRESHOLD = 0.5
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset: VisionDataset, metrics: Sequence[str] | None = None, keep_scores: bool = False
+) -> ClassEvaluator:
+    """The evaluator for a data set: with one label for each image, or with several.
+
+    Args:
+        cfg: reads ``EVAL.METRICS``, ``TOPK``, ``AVERAGE``, ``THRESHOLD`` and ``NUM_PREDICTED``.
+        dataset: its labels decide on the kind.
+        metrics: instead of ``EVAL.METRICS``. No names: predictions only, so labels are not needed.
+        keep_scores: keep all scores, for ``write_predictions``. Data without any label then need no metrics either, unless
+            ``metrics`` asks for them.
+
+    Raises:
+        ValueError: a metric is unknown or does not fit the data, or images have no label.
+    """
+    labels: NDArray[Any] = dataset.labels()
+    several = labels.ndim == 2
+    names = tuple(cfg.EVAL.METRICS if metrics is None else metrics)
+    if names and metrics is None and keep_scores and (labels < 0).all():
+        logging_rank(f"{dataset.name} has no labels: writing predictions without metrics")
+        names = ()
+    check_metrics(names, MULTI_LABEL_METRICS if several else SINGLE_LABEL_METRICS)
+    if names:
+        _check_labels(dataset, labels, names)
+    ids, threshold = range(len(dataset)), cfg.EVAL.THRESHOLD
+    if several:
+        limit = DEFAULT_THRESHOLD if threshold is None else threshold
+        count = cfg.EVAL.NUM_PREDICTED or None
+        return MultiLabelEvaluator(dataset.name, ids, dataset.class_names, names, limit, count, dataset.describe)
+    return ClassificationEvaluator(
+        dataset.name,
+        ids,
+        dataset.class_names,
+        names,
+        topk=cfg.EVAL.TOPK,
+        average=cfg.EVAL.AVERAGE,
+        threshold=threshold,
+        keep_scores=keep_scores,
+        describe=dataset.describe,
+    )
+
+
+def _check_labels(dataset: VisionDataset, labels: NDArray[Any], metrics: Sequence[str]) -> None:
+    unknown = np.flatnonzero((labels < 0).all(axis=1) if labels.ndim == 2 else labels < 0)
+    if len(unknown):
+        first = dataset.describe(int(unknown[0]))
+        raise ValueError(
+            f"{dataset.name}: {len(unknown)} of {len(dataset)} images have no label (first: {first}), so {', '.join(metrics)} "
+            "cannot be computed. Give the labels, or test without metrics: EVAL.METRICS () and --out FILE for the predictions"
+        )
+    last = len(dataset.class_names) - 1
+    if labels.ndim == 1 and labels.max(initial=0) > last:
+        wrong = int(labels.argmax())
+        raise ValueError(f"{dataset.name}: label {labels[wrong]} of {dataset.describe(wrong)} is outside 0 to {last}")
+
+
+class ClassVisualizer:
+    """Pictures of an evaluation: images with their predictions and, from the evaluator, the confusion matrix.
+
+    Args:
+        predictions: collects the images.
+        evaluator: its confusion matrix is drawn after ``evaluate``; ``None``: no matrix.
+    """
+
+    def __init__(self, predictions: PredictionPictures, evaluator: ClassEvaluator | None) -> None:
+        self.predictions, self.evaluator = predictions, evaluator
+
+    def process(self, inputs: Any, outputs: Any) -> None:
+        """Take the outputs of the model for one batch."""
+        self.predictions.process(inputs, outputs)
+
+    def pictures(self) -> dict[str, Picture]:
+        """Pictures by name on rank 0, an empty dict elsewhere. A collective: every process calls it, after ``evaluate``."""
+        pictures = self.predictions.pictures()
+        if isinstance(self.evaluator, ClassificationEvaluator) and self.evaluator.confusion is not None:
+            pictures["confusion"] = draw_confusion(self.evaluator.confusion, self.evaluator.class_names, self.evaluator.name)
+        return pictures
+
+
+def build_visualizer(cfg: CfgNode, dataset: VisionDataset, evaluator: ClassEvaluator | None = None) -> ClassVisualizer:
+    """Pictures of ``VIS.NUM_IMAGES`` images spread over the data set, and the confusion matrix of ``evaluator``."""
+    threshold = DEFAULT_THRESHOLD if cfg.EVAL.THRESHOLD is None else cfg.EVAL.THRESHOLD
+    pictures = PredictionPictures(dataset.class_names, cfg.VIS.NUM_IMAGES, len(dataset), threshold, dataset.name)
+    return ClassVisualizer(pictures, evaluator)
+
+
+def write_predictions(path: str | Path, evaluator: ClassEvaluator) -> None:
+    """Write predictions and metrics to a .json, .yaml, .yml or .pkl file; read it with ``pet.evaluation.read_plain``.
+
+    Call it after ``evaluate``; processes other than rank 0 write nothing. The lists have one entry for each image, in the
+    order of ids: ``id``, ``path``, ``class_scores``, ``pred_score``, ``pred_label``, ``pred_class`` and, where labels were
+    read, ``label``. With several labels for each image the entries of ``pred_*`` and ``label`` are lists, the most certain
+    class first. Besides: ``dataset``, ``class_names``, ``metrics`` and, if it was asked for, ``confusion`` (row = ground truth).
+
+    Raises:
+        ValueError: the scores were not kept, or the path cannot be written.
+    """
+    path = check_output_path(path)
+    if not comm.is_main_process():
+        return
+    rows, names = evaluator.columns, evaluator.class_names
+    if "class_scores" not in rows:
+        raise ValueError(
+            f"{evaluator.name}: no scores to write to {path}; build the evaluator with keep_scores=True and evaluate first"
+        )
+    ids = rows["id"].tolist()
+    content: dict[str, Any] = {"dataset": evaluator.name, "metrics": evaluator.results, "class_names": names, "id": ids}
+    if evaluator.describe is not None:
+        content["path"] = [evaluator.describe(id) for id in ids]
+    if isinstance(evaluator, MultiLabelEvaluator):
+        content |= _multi_predictions(evaluator, names)
+    else:
+        content |= _single_predictions(evaluator, names)
+    content["class_scores"] = rows["class_scores"].tolist()
+    write_plain(path, content)
+
+
+def _single_predictions(evaluator: ClassificationEvaluator, names: Sequence[str]) -> dict[str, Any]:
+    rows = evaluator.columns
+    labels = rows["pred_label"].tolist()
+    content = {"pred_label": labels, "pred_class": [names[c] for c in labels], "pred_score": rows["pred_score"].tolist()}
+    if "label" in rows:
+        content["label"] = rows["label"].tolist()
+    if "confusion" in evaluator.metrics and evaluator.confusion is not None:
+        content["confusion"] = evaluator.confusion.tolist()
+    return content
+
+
+def _multi_predictions(evaluator: MultiLabelEvaluator, names: Sequence[str]) -> dict[str, Any]:
+    scores = evaluator.columns["class_scores"]
+    positive = evaluator.predicted()
+    order = [
+        np.flatnonzero(row)[np.argsort(-values[row], kind="stable")].tolist()
+        for row, values in zip(positive, scores, strict=True)
+    ]
+    content = {
+        "pred_label": order,
+        "pred_class": [[names[c] for c in classes] for classes in order],
+        "pred_score": [values[classes].tolist() for values, classes in zip(scores, order, strict=True)],
+    }
+    if "target" in evaluator.columns:
+        content["label"] = [np.flatnonzero(row > 0).tolist() for row in evaluator.columns["target"]]
+    return content

@@ -1,0 +1,67 @@
+"""Every command of the documentation works, on data and for a time that suit a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import Command, all_blocks, all_commands
+from tests.docs.workspace import QUICKSTART, make_workspace, run_python, small
+
+# Commands that are not run here, with the reason.
+NOT_RUN = {
+    "make quickstart": "installs into .venv; its commands are those of the pages, and CI runs it",
+    "make test": "is this suite",
+    "pip install -e .": "installs",
+    "tensorboard --logdir ckpts": "a server that does not end",
+}
+# What a command says for the reader to replace, and what stands for it here. GPUs become processes on the CPU.
+STANDS_FOR = {"FILE": QUICKSTART}
+CPU = {"0": ["--gpu_id", "cpu"], "0,1": ["--nproc", "2"]}
+
+Trained = Callable[[str, Path], None]
+
+
+def arguments(command: Command) -> list[str]:
+    """What follows ``python``."""
+    words = [STANDS_FOR.get(word, word) for word in command.words]
+    if "--gpu_id" in words:
+        at = words.index("--gpu_id")
+        words[at : at + 2] = CPU[words[at + 1]]
+    if words[0] == "torchrun":
+        return ["-m", "torch.distributed.run", *words[1:]]
+    assert words[0] == "python", f"{command.where}: '{command.text}' starts no Python; list it in NOT_RUN with the reason"
+    return words[1:]
+
+
+def distinct_commands() -> list[Command]:
+    """The commands to run; those that come to the same here are one."""
+    found = {(command.env, *arguments(command)): command for command in reversed(all_commands()) if command.text not in NOT_RUN}
+    return list(reversed(found.values()))
+
+
+def continues_a_run(words: list[str]) -> bool:
+    """Whether a command needs what training has written."""
+    return "--resume" in words or any("test_net" in word or word.startswith("ckpts/") for word in words)
+
+
+@pytest.mark.parametrize("command", distinct_commands(), ids=lambda command: command.text)
+def test_command_works(command: Command, tmp_path: Path, trained: Trained) -> None:
+    text, words = command.text, arguments(command)
+    page = command.where.partition(":")[0]
+    workspace = make_workspace(tmp_path / "repository", [b for b in all_blocks() if b.file and b.page == page])
+    if continues_a_run(words):
+        trained(words[words.index("--cfg") + 1] if "--cfg" in words else QUICKSTART, workspace)
+    if "--cfg" in words:
+        words = small(words, updates=3)
+    status, output = run_python(words, workspace, dict(command.env))
+    assert status == 0, f"{command.where}: {text}\n{output}"
+    assert "Traceback" not in output, output
+    if "train_net" in text and not {"--explain", "--help-config"} & set(words):
+        assert "Finished: 3 updates done" in output, output
+
+
+def test_excuses_are_for_commands_that_exist() -> None:
+    assert set(NOT_RUN) <= {command.text for command in all_commands()}

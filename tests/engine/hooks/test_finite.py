@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pet.engine.events import EventStorage
+from pet.engine.hooks.finite import FiniteGuard
+from pet.engine.loop import run_loop
+from pet.engine.step import TrainStep
+from tests.engine.toys import ToyLoader, forward_train, make_model, make_sgd
+
+
+def diverge_at(update: int):
+    calls = iter(range(1, 1000))
+
+    def forward(model, batch):
+        outputs = forward_train(model, batch)
+        if next(calls) == update:
+            outputs["losses"]["loss_cls"] = outputs["losses"]["loss_cls"] * math.nan
+        return outputs
+
+    return forward
+
+
+def test_the_report_names_loss_first_update_rank_and_samples():
+    model = make_model()
+    optimizer = make_sgd(model)
+    step = TrainStep(model, optimizer, diverge_at(3))
+    with pytest.raises(FloatingPointError, match=r"loss_cls is not finite since update 3 on rank 0; samples of that update: \[24, 25") as caught:
+        with EventStorage(1, 4, max_iter=8) as storage:
+            run_loop(step, ToyLoader(), [FiniteGuard(optimizer)], storage)
+    assert "SOLVER.NON_FINITE.POLICY skip" in str(caught.value)
+
+
+def test_a_state_with_broken_weights_is_refused_though_the_losses_are_fine():
+    model = make_model()
+    guard = FiniteGuard(make_sgd(model))
+    guard.check_weights(EventStorage())
+    with torch.no_grad():
+        model[0].bias[0] = math.inf
+    with pytest.raises(FloatingPointError, match="weights are not finite after update 1"):
+        guard.check_weights(EventStorage())

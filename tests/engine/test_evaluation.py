@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pet.engine.evaluation import Evaluation, EvaluationSet, inference_mode_of, run_evaluation
+from tests.engine.toys import ToyBatch, make_batch
+from tests.helpers import run_ranks
+
+
+class Correct:
+    """Counts right answers over all ranks."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.right = self.seen = 0
+
+    def process(self, inputs: ToyBatch, outputs: torch.Tensor) -> None:
+        self.right += int((outputs.argmax(1) == inputs.targets).sum())
+        self.seen += len(inputs.targets)
+
+    def evaluate(self) -> dict[str, float]:
+        from pet.utils import comm
+
+        parts = comm.gather((self.right, self.seen))
+        return {"accuracy": 100 * sum(r for r, _ in parts) / sum(n for _, n in parts)} if parts else {}
+
+
+def make_model() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 2))
+
+
+def forward_test(model: nn.Module, batch: ToyBatch) -> torch.Tensor:
+    return model(batch.images)
+
+
+LOADER = [make_batch(k) for k in range(5)]
+
+
+def test_weights_modes_and_random_numbers_are_what_they_were():
+    model = make_model()
+    model[1].eval()
+    before, rng = {n: t.clone() for n, t in model.state_dict().items()}, torch.get_rng_state()
+    run_evaluation(model, LOADER, Correct(), forward_test)
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+    assert [m.training for m in model] == [True, False, True, True]
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+def test_modes_are_restored_after_an_error():
+    model = make_model()
+    try:
+        with inference_mode_of(model):
+            assert not any(m.training for m in model.modules())
+            raise ValueError("x")
+    except ValueError:
+        assert all(m.training for m in model.modules())
+
+
+def test_a_request_to_stop_throws_the_partial_result_away():
+    seen = []
+
+    def forward(model: nn.Module, batch: ToyBatch) -> torch.Tensor:
+        seen.append(batch)
+        return model(batch.images)
+
+    assert run_evaluation(make_model(), LOADER, Correct(), forward, should_stop=lambda: len(seen) == 2) is None
+    assert len(seen) == 2
+
+
+def test_results_carry_the_name_of_their_data_set_and_pictures_come_on_request():
+    class OnePicture:
+        def process(self, inputs: Any, outputs: Any) -> None: ...
+
+        def pictures(self) -> dict[str, np.ndarray]:
+            return {"predictions": np.zeros((2, 2, 3), np.uint8)}
+
+    sets = [EvaluationSet("a", LOADER, Correct(), OnePicture), EvaluationSet("b", LOADER[:1], Correct())]
+    evaluation = Evaluation(make_model(), sets, forward_test, "cpu")
+    measured = evaluation(pictures=True)
+    assert measured is not None
+    results, pictures = measured
+    assert list(results) == ["a/accuracy", "b/accuracy"]
+    assert [name for name, _ in pictures] == ["a/predictions"]
+    again = evaluation()
+    assert again is not None
+    assert again[1] == []
+
+
+def _evaluate(rank: int, world: int) -> float:
+    measured = run_evaluation(make_model(), LOADER[rank::world], Correct(), forward_test)
+    assert measured is not None
+    return measured["accuracy"]
+
+
+def test_every_rank_gets_the_result_of_the_whole_data_set():
+    alone = _evaluate(0, 1)
+    assert run_ranks(2, _evaluate, 2) == [alone, alone]
+
+
+def _interrupted(rank: int) -> bool:
+    return run_evaluation(make_model(), LOADER, Correct(), forward_test, should_stop=lambda: rank == 1) is None
+
+
+def test_a_stop_on_one_rank_interrupts_all():
+    assert run_ranks(2, _interrupted) == [True, True]
