@@ -36,16 +36,16 @@ def children() -> dict[int, str]:
 
     Zombies and the helpers that ``multiprocessing`` keeps for the rest of the session are left out.
     """
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if state not in "ZX":
-                parents[int(stat.parent.name)] = int(parent)
-    found, frontier = {}, {os.getpid()}
+    found: dict[int, str] = {}
+    frontier = [os.getpid()]
     while frontier:
-        frontier = {pid for pid, parent in parents.items() if parent in frontier}
-        found.update({pid: _command(pid) for pid in frontier})
+        pid = frontier.pop()
+        for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                frontier += [int(word) for word in listed.read_text().split()]
+        # A zombie has no command line.
+        found[pid] = _command(pid)
+    del found[os.getpid()]
     helpers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
     return {pid: command for pid, command in found.items() if command and not any(name in command for name in helpers)}
 

@@ -10,7 +10,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from pet.utils.files import TEMPORARY, file_digest
 from pet.utils.logger import LOGGER
+
+Entry = tuple[str, bool, IO[bytes] | None]  # name, whether it is a folder, content; None: neither folder nor file
 
 _TIMEOUT_S = 30.0
 _PIECE = 1 << 20
@@ -171,10 +173,8 @@ def unpack(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        if zipfile.is_zipfile(archive):
-            _unpack_zip(archive, temporary, max_bytes, max_files)
-        else:
-            _unpack_tar(archive, temporary, max_bytes, max_files)
+        entries = _zip_entries(archive) if zipfile.is_zipfile(archive) else _tar_entries(archive)
+        _write_entries(archive, entries, temporary, max_bytes, max_files)
         if not (temporary / name).is_dir():
             raise ValueError(f"{archive} holds no folder '{name}'")
         os.replace(temporary / name, folder / name)
@@ -205,34 +205,29 @@ def _write_entry(archive: Path, source: IO[bytes], target: Path, room: int) -> i
         raise
 
 
-def _unpack_tar(archive: Path, folder: Path, max_bytes: int, max_files: int) -> None:
-    room, count = max_bytes, 0
+def _tar_entries(archive: Path) -> Iterator[Entry]:
     with tarfile.open(archive) as tar:
         for entry in tar:
-            target = _inside(archive, folder, entry.name)
-            count += 1
-            if count > max_files:
-                raise ValueError(f"{archive} refused: it holds more than {max_files} files")
-            if entry.isdir():
-                target.mkdir(parents=True, exist_ok=True)
-            elif entry.isreg() and (source := tar.extractfile(entry)) is not None:
-                room -= _write_entry(archive, source, target, room)
-            else:
-                raise ValueError(f"{archive} refused: its entry '{entry.name}' is a link or device, not a file")
+            yield entry.name, entry.isdir(), tar.extractfile(entry) if entry.isreg() else None
 
 
-def _unpack_zip(archive: Path, folder: Path, max_bytes: int, max_files: int) -> None:
-    room = max_bytes
+def _zip_entries(archive: Path) -> Iterator[Entry]:
     with zipfile.ZipFile(archive) as container:
-        entries: Sequence[zipfile.ZipInfo] = container.infolist()
-        if len(entries) > max_files:
+        for entry in container.infolist():
+            plain = (entry.external_attr >> 28) in (0, 8)  # Unix file type: none given, regular file
+            yield entry.filename, entry.is_dir(), container.open(entry) if plain and not entry.is_dir() else None
+
+
+def _write_entries(archive: Path, entries: Iterator[Entry], folder: Path, max_bytes: int, max_files: int) -> None:
+    room = max_bytes
+    for count, (name, is_folder, source) in enumerate(entries, start=1):
+        target = _inside(archive, folder, name)
+        if count > max_files:
             raise ValueError(f"{archive} refused: it holds more than {max_files} files")
-        for entry in entries:
-            target = _inside(archive, folder, entry.filename)
-            if (entry.external_attr >> 28) not in (0, 4, 8):  # Unix file type: none given, folder, regular file
-                raise ValueError(f"{archive} refused: its entry '{entry.filename}' is a link or device, not a file")
-            if entry.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                with container.open(entry) as source:
-                    room -= _write_entry(archive, source, target, room)
+        if is_folder:
+            target.mkdir(parents=True, exist_ok=True)
+        elif source is None:
+            raise ValueError(f"{archive} refused: its entry '{name}' is a link or device, not a file")
+        else:
+            with source:
+                room -= _write_entry(archive, source, target, room)

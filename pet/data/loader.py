@@ -151,7 +151,7 @@ class _Stream:
             yield positions
 
     def _start(self) -> Any:
-        with _own_child_handler(), warnings.catch_warnings():
+        with self._naming_dead_workers(), _own_child_handler(), warnings.catch_warnings():
             # The number of workers is the user's choice.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             return iter(DataLoader(self._reader, batch_sampler=self._send(), **self._options))  # type: ignore[arg-type]
@@ -169,16 +169,21 @@ class _Stream:
 
     def _next(self, batches: Iterator[Batch | BadImageError]) -> Batch | None:
         """The next batch, or ``None`` at the end."""
-        try:
+        with self._naming_dead_workers():
             batch = next(batches, None)
+        if isinstance(batch, BadImageError):
+            raise batch
+        return batch
+
+    @contextmanager
+    def _naming_dead_workers(self) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, OSError, EOFError) as error:
             causes = dead_workers()
             if causes:
                 raise RuntimeError(self._dead_worker_message(causes)) from error
             raise
-        if isinstance(batch, BadImageError):
-            raise batch
-        return batch
 
     def _dead_worker_message(self, causes: dict[int, str]) -> str:
         died = ", ".join(f"process {pid} {cause}" for pid, cause in causes.items())
@@ -261,13 +266,21 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Batch]]:
         window: list[Batch] = []
-        for batch in _Stream(self._reader, self.sampler, self.num_workers, self._prefetch, self._pin_memory):
+        for batch in self._batches():
             if batch.replaced:
                 self._report(batch.replaced)
             window.append(batch)
             if len(window) == self.accumulate:
                 yield window
                 window = []
+
+    def _batches(self) -> Iterator[Batch]:
+        try:
+            yield from _Stream(self._reader, self.sampler, self.num_workers, self._prefetch, self._pin_memory)
+        except BadImageError as error:
+            if self._reader.bad_image == "replace":
+                raise
+            raise BadImageError(error.path, f"{error.reason}; repair or remove it, or set DATA.BAD_IMAGE replace") from error
 
     def _report(self, replaced: list[tuple[int, str]]) -> None:
         self.num_replaced += len(replaced)

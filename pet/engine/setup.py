@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -133,9 +134,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -
     device = choose_device(cfg.MISC.DEVICE)
     comm.init_distributed(device, cfg.MISC.DIST_TIMEOUT)
     folder = Path(cfg.MISC.CKPT)
-    if comm.is_main_process():
-        prepare_folder(folder, keep=mode != "train" or cfg.TRAIN.AUTO_RESUME or bool(cfg.TRAIN.RESUME_FROM))
-    comm.synchronize()
+    _prepare_together(folder, keep=mode != "train" or cfg.TRAIN.AUTO_RESUME or bool(cfg.TRAIN.RESUME_FROM))
     setup_logging(folder / "log" / f"{mode}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}.txt")
     seed_everything(cfg.MISC.SEED, comm.get_rank())
     if cfg.MISC.DETERMINISTIC:
@@ -144,9 +143,15 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -
     torch.backends.cudnn.benchmark = cfg.MISC.CUDNN and not cfg.MISC.DETERMINISTIC
     _log_first_page(cfg, device, folder)
     if comm.is_main_process() and mode == "train":
-        domain = find_domain(args.cfg) or read_domain_header(args.cfg) or "unknown"
+        domain = find_domain(args.cfg) or read_domain_header(args.cfg) or _domain_of_script()
         atomic_text(folder / "config.yaml", cfg.dump_resolved(domain_header(domain, args.cfg)))
     return device
+
+
+def _domain_of_script() -> str:
+    """The domain whose script runs, e.g. ``tasks/cls`` for ``tools/tasks/cls/train_net.py``."""
+    folders = Path(sys.argv[0]).resolve().parts[:-1]
+    return "/".join(folders[len(folders) - folders[::-1].index("tools") :]) if "tools" in folders else "unknown"
 
 
 def choose_device(name: str) -> torch.device:
@@ -164,6 +169,19 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(f"process {local_rank} of this machine has no GPU of its own: {torch.cuda.device_count()} are visible")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def _prepare_together(folder: Path, keep: bool) -> None:
+    """Rank 0 prepares the folder; its error is raised on every rank, because the others would wait for it."""
+    problem: OSError | None = None
+    if comm.is_main_process():
+        try:
+            prepare_folder(folder, keep)
+        except OSError as error:
+            problem = error
+    text = comm.broadcast(str(problem) if problem else "")
+    if text:
+        raise problem or OSError(text)
 
 
 def prepare_folder(folder: Path, keep: bool) -> None:
@@ -327,9 +345,14 @@ def finish(cfg: CfgNode, storage: EventStorage, scheduler: Any) -> int:
 
 
 def resume_hint() -> str:
-    """The command that continues this run."""
-    text = env.command()
-    return f"Continue with: {text if '--resume' in text else text + ' --resume'}"
+    """The command that continues this run from its newest checkpoint, whatever file ``--resume`` named before."""
+    words = shlex.split(env.command())
+    kept = []
+    for before, word in zip(["", *words], words, strict=False):
+        names_file = before == "--resume" and not word.startswith("-") and not is_config_word(word)
+        if not names_file and word.partition("=")[0] != "--resume":
+            kept.append(word)
+    return f"Continue with: {shlex.join([*kept, '--resume'])}"
 
 
 def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser) -> NoReturn:

@@ -88,7 +88,8 @@ class TrainStep:
         self._buffers = list(model.buffers()) if skip else []
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale) if amp_dtype == torch.float16 else None
         if self.scaler is not None:
-            # A fused optimizer would skip by itself, but torch's SGD then starts from uninitialised momenta if the first step is skipped.
+            # A fused optimizer would skip by itself, but then torch's SGD, if its first step is skipped, starts from
+            # uninitialised momenta.
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         self.skipped_updates = self.skipped_in_a_row = 0
         self._no_sync = model.no_sync if isinstance(model, DistributedDataParallel) else nullcontext

@@ -64,7 +64,9 @@ def test_split_decides_which_files_of_a_folder_are_read(shared_data):
 def test_built_in_names_find_their_folders(shared_data, tmp_path):
     assert len(build_dataset(["mnist_test"], True, root=shared_data / "classification")) == 10_000
     (tmp_path / "cifar").mkdir()
-    (tmp_path / "cifar" / "cifar-10-batches-bin").symlink_to(shared_data / "classification" / "cifar10_jpg" / "cifar-10-batches-bin-derived")
+    (tmp_path / "cifar" / "cifar-10-batches-bin").symlink_to(
+        shared_data / "classification" / "cifar10_jpg" / "cifar-10-batches-bin-derived"
+    )
     dataset = build_dataset(["cifar10_test"], False, root=tmp_path)
     assert (len(dataset), dataset.class_names[0]) == (100, "airplane")
     assert dataset.source == tmp_path / "cifar" / "cifar-10-batches-bin"
@@ -112,8 +114,18 @@ def test_every_built_in_name_is_usable_or_says_where_its_files_belong(tmp_path):
         ([], {}, ValueError, "TRAIN.DATASETS is empty"),
         (["x"], {"TYPE": "image_folder_datset"}, KeyError, "Did you mean 'image_folder_dataset'"),
         (["x"], {"IMAGES": "flowers"}, KeyError, "x has no TYPE, and DATA.DATASET_TYPE is empty"),
-        (["x"], {**ENTRY, "CLASES": []}, TypeError, "key CLASES, which image_folder_dataset does not know. Did you mean 'CLASSES'"),
-        (["x"], {**ENTRY, "IMAGES": "flowers/trian"}, FileNotFoundError, "IMAGES is 'flowers/trian', but .* holds more, train. Did you mean 'train'"),
+        (
+            ["x"],
+            {**ENTRY, "CLASES": []},
+            TypeError,
+            "key CLASES, which image_folder_dataset does not know. Did you mean 'CLASSES'",
+        ),
+        (
+            ["x"],
+            {**ENTRY, "IMAGES": "flowers/trian"},
+            FileNotFoundError,
+            "IMAGES is 'flowers/trian', but .* holds more, train. Did you mean 'train'",
+        ),
         (["x"], {**ENTRY, "IMAGES": 5}, TypeError, "IMAGES is 5; expected a path"),
         (["x"], {**ENTRY, "SPLIT": "validation"}, ValueError, "SPLIT is 'validation'; allowed are train and test"),
         (["x"], {"TYPE": "shapes_dataset", "NUM_IMAGES": "many"}, TypeError, "NUM_IMAGES is 'many'; expected int, e.g. 0"),

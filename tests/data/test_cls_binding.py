@@ -22,7 +22,13 @@ SHAPES = {"s": {"TYPE": "shapes_dataset", "NUM_IMAGES": 40, "IMAGE_SIZE": 32}}
 
 def config(**values):
     cfg = get_base_cfg()
-    cfg.merge_from_list([word for key, value in {"MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES": 10, "DATA.LOADER_THREADS": 0, **values}.items() for word in (key, str(value))])
+    cfg.merge_from_list(
+        [
+            word
+            for key, value in {"MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES": 10, "DATA.LOADER_THREADS": 0, **values}.items()
+            for word in (key, str(value))
+        ]
+    )
     cfg.freeze()
     return cfg
 
@@ -71,7 +77,14 @@ def test_two_data_sets_and_a_chosen_one():
     ],
 )
 def test_erasing_uses_the_mean_of_the_configuration_in_rgb(layout, mean, expected):
-    cfg = config(**{"DATA.FORMAT.IMAGE": layout, "DATA.PIXEL_MEAN": mean, "TRAIN.TRANSFORMS": ("random_erasing",), "TRAIN.RANDOM_ERASING.MODE": "mean"})
+    cfg = config(
+        **{
+            "DATA.FORMAT.IMAGE": layout,
+            "DATA.PIXEL_MEAN": mean,
+            "TRAIN.TRANSFORMS": ("random_erasing",),
+            "TRAIN.RANDOM_ERASING.MODE": "mean",
+        }
+    )
     assert pixel_statistics_rgb255(cfg)[0] == pytest.approx(expected)
     assert build_train_transforms(cfg)[0]._mean == pytest.approx(np.array(expected))
 
@@ -106,7 +119,11 @@ def test_types_and_transforms_of_ones_own_are_named_by_their_import_path(tmp_pat
         "class Darker:\n    def __call__(self, sample, rng):\n        return replace(sample, image=sample.image // 2)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    values = {"DATA.CATALOG": {"s": {**SHAPES["s"], "TYPE": "my_own_data.Mine"}}, "TRAIN.DATASETS": ("s",), "TRAIN.TRANSFORMS": ("my_own_data.Darker",)}
+    values = {
+        "DATA.CATALOG": {"s": {**SHAPES["s"], "TYPE": "my_own_data.Mine"}},
+        "TRAIN.DATASETS": ("s",),
+        "TRAIN.TRANSFORMS": ("my_own_data.Darker",),
+    }
     cfg = config(**values)
     dataset = build_dataset(cfg)
     assert type(dataset).__name__ == "Mine"

@@ -36,7 +36,11 @@ def folder(tmp_path):
 def test_class_folders_become_sorted_classes(folder):
     dataset = ImageFolderDataset("d", folder / "images")
     assert dataset.class_names == ["a dog", "cat"]
-    assert [os.path.relpath(dataset.describe(i), folder / "images") for i in range(3)] == ["a dog/x y.png", "cat/1.png", "cat/deep er/2.PNG"]
+    assert [os.path.relpath(dataset.describe(i), folder / "images") for i in range(3)] == [
+        "a dog/x y.png",
+        "cat/1.png",
+        "cat/deep er/2.PNG",
+    ]
     assert dataset.labels().tolist() == [0, 1, 1]
     sample = dataset.read(2)
     assert (sample.id, sample.target, sample.image[0, 0].tolist()) == (2, {"label": 1}, [10, 10, 10])
@@ -236,7 +240,9 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     assert not os.path.exists("/tmp/pet_payload_ran")
 
 
-@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps([1]), pickle.dumps({"data": np.zeros((2, 5), np.uint8), "labels": [1, 2]})])
+@pytest.mark.parametrize(
+    "content", [b"", b"text", pickle.dumps([1]), pickle.dumps({"data": np.zeros((2, 5), np.uint8), "labels": [1, 2]})]
+)
 def test_what_is_no_cifar_file_is_refused(tmp_path, content):
     (tmp_path / "test_batch").write_bytes(content)
     with pytest.raises(ValueError, match="test_batch"):

@@ -107,7 +107,15 @@ def test_failure_names_addresses_reasons_and_the_place_for_the_file(server, tmp_
     with pytest.raises(FileNotFoundError) as caught:
         fetch(RemoteFile(urls, "d/a.bin", "0" * 32), tmp_path)
     message = str(caught.value)
-    for expected in (*urls, "404", "refused", "is not an https address", f"md5) is {MD5}, expected 000", str(tmp_path / "d" / "a.bin"), "DATA.ROOT"):
+    for expected in (
+        *urls,
+        "404",
+        "refused",
+        "is not an https address",
+        f"md5) is {MD5}, expected 000",
+        str(tmp_path / "d" / "a.bin"),
+        "DATA.ROOT",
+    ):
         assert expected in message
     assert names(tmp_path) == ["d"]
 

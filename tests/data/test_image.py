@@ -36,7 +36,17 @@ def png_claiming(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(("kind", "options", "tolerance"), [("JPEG", {"quality": 95}, 6), ("JPEG", {"progressive": True, "quality": 95}, 6), ("PNG", {}, 0), ("BMP", {}, 0), ("WEBP", {"lossless": True}, 0), ("TIFF", {}, 0)])
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("JPEG", {"quality": 95}, 6),
+        ("JPEG", {"progressive": True, "quality": 95}, 6),
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("TIFF", {}, 0),
+    ],
+)
 def test_formats_decode_to_rgb(kind, options, tolerance):
     image = decode_image(encode(picture(), kind, **options))
     assert image.dtype == np.uint8

@@ -37,7 +37,11 @@ def take(loader: TrainLoader, count: int) -> list[torch.Tensor]:
         windows.close()
     assert all(len(w) == loader.accumulate for w in taken)
     batches = [b for w in taken for b in w]
-    return [torch.cat([b.images for b in batches]), torch.cat([b.targets["scores"] for b in batches]), torch.cat([b.ids for b in batches])]
+    return [
+        torch.cat([b.images for b in batches]),
+        torch.cat([b.targets["scores"] for b in batches]),
+        torch.cat([b.ids for b in batches]),
+    ]
 
 
 def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:

@@ -41,13 +41,17 @@ def test_off_looks_at_nothing(folder):
 
 
 def test_more_classes_than_outputs_stop_the_run(folder):
-    with pytest.raises(ValueError, match="has 3 classes .cat, dog, emu., but the head has 2 outputs; set MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES 3"):
+    with pytest.raises(
+        ValueError, match="has 3 classes .cat, dog, emu., but the head has 2 outputs; set MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES 3"
+    ):
         data_report(ImageFolderDataset("pets", folder), 2)
 
 
 def test_a_label_outside_the_head_is_named_with_its_file(folder):
     (folder / "list.txt").write_text("cat/1.png 0\ndog/3.png 7\n")
-    with pytest.raises(ValueError, match=r"1 labels do not fit the head, which has 2 outputs .labels 0 to 1.; the first is 7 at .*dog/3.png"):
+    with pytest.raises(
+        ValueError, match=r"1 labels do not fit the head, which has 2 outputs .labels 0 to 1.; the first is 7 at .*dog/3.png"
+    ):
         data_report(ImageFolderDataset("pets", folder, folder / "list.txt", classes=["cat", "dog"]), 2)
 
 

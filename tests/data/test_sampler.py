@@ -66,7 +66,10 @@ def test_another_seed_gives_another_order():
 
 
 def test_a_batch_that_does_not_split_names_the_nearest_sizes():
-    with pytest.raises(ValueError, match=r"BATCH_SIZE is 50, which does not split into 6 equal parts \(2 processes x SOLVER.ACCUMULATE 3\); use 48 or 54"):
+    with pytest.raises(
+        ValueError,
+        match=r"BATCH_SIZE is 50, which does not split into 6 equal parts \(2 processes x SOLVER.ACCUMULATE 3\); use 48 or 54",
+    ):
         TrainSampler(1000, 50, world_size=2, accumulate=3)
     with pytest.raises(ValueError, match="use 8$"):
         TrainSampler(1000, 3, world_size=8)

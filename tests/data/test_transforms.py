@@ -97,9 +97,14 @@ def test_crops_have_their_size_even_from_small_pictures():
 
 def test_random_crop_reaches_every_position_and_fills_the_border():
     white = Sample(np.full((8, 8, 3), 255, np.uint8), {}, 0)
-    seen = {tuple(np.argwhere(RandomCrop((8, 8), padding=1, fill=(9, 9, 9))(white, rng(s)).image[..., 0] == 255)[0]) for s in range(200)}
+    seen = {
+        tuple(np.argwhere(RandomCrop((8, 8), padding=1, fill=(9, 9, 9))(white, rng(s)).image[..., 0] == 255)[0])
+        for s in range(200)
+    }
     assert seen == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    corner = next(i for s in range(200) if (i := RandomCrop((8, 8), padding=1, fill=(9, 8, 7))(white, rng(s)).image)[0, 0, 0] != 255)
+    corner = next(
+        i for s in range(200) if (i := RandomCrop((8, 8), padding=1, fill=(9, 8, 7))(white, rng(s)).image)[0, 0, 0] != 255
+    )
     assert corner[0, 0].tolist() == [9, 8, 7]
 
 
@@ -169,7 +174,12 @@ def test_all_samples_leave_with_scores_and_none_is_mixed_twice():
 
 
 def test_the_partner_goes_through_the_transforms_before_the_mix():
-    chain = Chain(build_transforms(["random_resized_crop", "mixup"], {"random_resized_crop": {"size": 16}, "mixup": {"num_classes": 3, "prob": 1.0}}), lambda g: sample(90, 20, 2))
+    chain = Chain(
+        build_transforms(
+            ["random_resized_crop", "mixup"], {"random_resized_crop": {"size": 16}, "mixup": {"num_classes": 3, "prob": 1.0}}
+        ),
+        lambda g: sample(90, 20, 2),
+    )
     assert chain(sample(), rng()).image.shape == (16, 16, 3)
     with pytest.raises(ValueError, match="pictures of one size, but got 40x60 and 90x20"):
         Chain([Mixup(3, prob=1.0)], lambda g: sample(90, 20, 2))(sample(), rng())

@@ -70,7 +70,9 @@ def do_everything(rank: int, folder: Path) -> dict[str, Any]:
         "changing": train_recorded(folder / "changing", stop=9),
         "stops": stop_and_resume(folder),
         "nan": meet_nan(folder),
-        "skip": state_after_training(folder / "skip", forward_train=ForwardTrain(poison=(20,)), SOLVER__NON_FINITE__POLICY="skip"),
+        "skip": state_after_training(
+            folder / "skip", forward_train=ForwardTrain(poison=(20,)), SOLVER__NON_FINITE__POLICY="skip"
+        ),
         "unused": forget_a_layer(folder / "unused"),
         "state": state_after_training(folder / "state"),
     }
@@ -113,7 +115,9 @@ def assert_same_rows(one: Path, other: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- the promises
 
 
-def test_two_processes_see_the_batches_the_rates_and_the_losses_of_one(outcome: Outcome, alone: tuple[dict[int, list[int]], Path]) -> None:
+def test_two_processes_see_the_batches_the_rates_and_the_losses_of_one(
+    outcome: Outcome, alone: tuple[dict[int, list[int]], Path]
+) -> None:
     ids, folder = alone
     assert list(ids) == list(range(1, UPDATES + 1))
     assert outcome.batches("ids") == ids

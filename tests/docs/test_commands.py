@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,11 @@ from tests.docs.workspace import QUICKSTART, make_workspace, run_python, small
 
 # Commands that are not run here, with the reason.
 NOT_RUN = {
-    "make quickstart": "installs into .venv; its commands are those of the pages, and CI runs it",
+    "make quickstart": "installs into .venv; what it runs then is in getting_started.md",
     "make test": "is this suite",
     "pip install -e .": "installs",
+    "python tests/faults/kill_and_resume.py --runs 25": "many minutes; tests/faults runs it with fewer",
+    "python tests/faults/kill_and_resume.py --runs 10 --nproc 2": "many minutes; tests/faults runs it with fewer",
     "tensorboard --logdir ckpts": "a server that does not end",
 }
 # What a command says for the reader to replace, and what stands for it here. GPUs become processes on the CPU.
@@ -25,20 +28,23 @@ Trained = Callable[[str, Path], None]
 
 
 def arguments(command: Command) -> list[str]:
-    """What follows ``python``."""
+    """What follows ``python``; empty for another program."""
     words = [STANDS_FOR.get(word, word) for word in command.words]
     if "--gpu_id" in words:
         at = words.index("--gpu_id")
         words[at : at + 2] = CPU[words[at + 1]]
     if words[0] == "torchrun":
         return ["-m", "torch.distributed.run", *words[1:]]
-    assert words[0] == "python", f"{command.where}: '{command.text}' starts no Python; list it in NOT_RUN with the reason"
-    return words[1:]
+    return words[1:] if words[0] == "python" else []
 
 
 def distinct_commands() -> list[Command]:
     """The commands to run; those that come to the same here are one."""
-    found = {(command.env, *arguments(command)): command for command in reversed(all_commands()) if command.text not in NOT_RUN}
+    found = {
+        (command.env, *(arguments(command) or command.words)): command
+        for command in reversed(all_commands())
+        if command.text not in NOT_RUN
+    }
     return list(reversed(found.values()))
 
 
@@ -47,9 +53,16 @@ def continues_a_run(words: list[str]) -> bool:
     return "--resume" in words or any("test_net" in word or word.startswith("ckpts/") for word in words)
 
 
-@pytest.mark.parametrize("command", distinct_commands(), ids=lambda command: command.text)
+def cases() -> Iterator[Any]:
+    for command in distinct_commands():
+        several = {"--nproc", "torch.distributed.run"} & set(arguments(command))
+        yield pytest.param(command, id=command.text, marks=[pytest.mark.distributed] if several else [])
+
+
+@pytest.mark.parametrize("command", list(cases()))
 def test_command_works(command: Command, tmp_path: Path, trained: Trained) -> None:
     text, words = command.text, arguments(command)
+    assert words, f"{command.where}: '{text}' starts no Python program; list it in NOT_RUN with the reason"
     page = command.where.partition(":")[0]
     workspace = make_workspace(tmp_path / "repository", [b for b in all_blocks() if b.file and b.page == page])
     if continues_a_run(words):

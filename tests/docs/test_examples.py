@@ -27,7 +27,9 @@ def test_yaml_example_is_a_config_without_problems(block: Block, tmp_path: Path,
     if block.text in FRAGMENTS:
         return
     content = yaml.safe_load(block.text)
-    assert set(content) <= {*SECTIONS, "_BASE_"}, f"{block}: these are no sections of a config: {sorted(set(content) - set(SECTIONS))}"
+    assert set(content) <= {*SECTIONS, "_BASE_"}, (
+        f"{block}: these are no sections of a config: {sorted(set(content) - set(SECTIONS))}"
+    )
     workspace = make_workspace(tmp_path / "repository", [b for b in all_blocks() if b.file and b.page == block.page])
     path = workspace / (block.file or "cfgs/tasks/cls/shapes/example.yaml")
     if not block.file:
@@ -76,5 +78,7 @@ def test_folder_of_a_run_is_as_described(tmp_path: Path, trained: Callable[[str,
     assert len(names) >= 8
     missing = [name for name in names if not (tmp_path / folder / name).exists()]
     assert not missing, f"{listing}: a run writes no {missing}"
-    undescribed = {path.name for path in (tmp_path / folder).iterdir()} - {name.rstrip("/") for name in names} - {"best.json", "test"}
+    undescribed = (
+        {path.name for path in (tmp_path / folder).iterdir()} - {name.rstrip("/") for name in names} - {"best.json", "test"}
+    )
     assert not {name for name in undescribed if not name.startswith("model_")}, f"{listing} leaves out {undescribed}"

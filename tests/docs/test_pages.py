@@ -17,6 +17,7 @@ from tests.helpers import REPOSITORY
 PAGES = {name_of(page): page for page in pages()}
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _KEY = re.compile(rf"\b(?:{'|'.join(SECTIONS)})(?:\.[A-Z][A-Z0-9_]*)+\b")
+_PATH = re.compile(r"`((?:pet|tests|benchmarks|docs)/[\w/-]+(?:\.\w+)?)/?`")
 
 
 def directive(name: str) -> list[Block]:
@@ -90,6 +91,13 @@ def test_config_keys_that_are_mentioned_exist() -> None:
             assert key in known or key in sections or inside_map, f"{name} mentions {key}, which is no config key"
 
 
+def test_files_that_are_mentioned_exist() -> None:
+    shown = {block.file for block in all_blocks()}
+    for name, page in PAGES.items():
+        for path in _PATH.findall(prose(page)):
+            assert (REPOSITORY / path).exists() or path in shown, f"{name} mentions {path}, which does not exist"
+
+
 def rows(page: Path, heading: str) -> list[str]:
     """First cells of the first table below a heading."""
     text = page.read_text(encoding="utf-8").partition(heading)[2]
@@ -106,10 +114,22 @@ def test_flags_of_the_scripts_are_the_documented_ones() -> None:
     assert {flag for cell in cells for flag in re.findall(r"--[\w-]+", cell)} == flags
 
 
+def test_flags_of_test_scripts_are_documented() -> None:
+    from argparse import ArgumentParser
+
+    from pet.engine.testing import add_test_arguments
+
+    text = (DOCS / "testing.md").read_text(encoding="utf-8")
+    flags = [option for action in add_test_arguments(ArgumentParser())._actions for option in action.option_strings]
+    assert not [flag for flag in flags if f"`{flag}" not in text and flag not in ("-h", "--help")]
+
+
 def test_arguments_of_the_launcher_are_documented() -> None:
     from pet.engine.launch import _parser
 
-    documented = {flag for cell in rows(DOCS / "training.md", "### Arguments of the launcher") for flag in re.findall(r"--[\w-]+", cell)}
+    documented = {
+        flag for cell in rows(DOCS / "training.md", "### Arguments of the launcher") for flag in re.findall(r"--[\w-]+", cell)
+    }
     for action in _parser("train_net.py")._actions:
         if action.option_strings != ["-h", "--help"]:
             assert documented & set(action.option_strings), f"docs/training.md does not explain {action.option_strings}"
@@ -120,7 +140,9 @@ def test_hooks_stages_and_phases_are_the_documented_ones() -> None:
     from pet.engine.hooks.base import STAGES, Hook, Phase
 
     page = DOCS / "hooks.md"
-    modules = [importlib.import_module(f"pet.engine.hooks.{module.name}") for module in pkgutil.iter_modules(pet.engine.hooks.__path__)]
+    modules = [
+        importlib.import_module(f"pet.engine.hooks.{module.name}") for module in pkgutil.iter_modules(pet.engine.hooks.__path__)
+    ]
     hooks = {
         name: kind
         for module in modules
@@ -140,7 +162,11 @@ def test_hooks_stages_and_phases_are_the_documented_ones() -> None:
 def test_exports_of_a_domain_are_the_documented_ones() -> None:
     import pet.tasks.cls as domain
 
-    named = {re.sub(r"\W.*", "", name.strip("` ")) for cell in rows(DOCS / "add_a_task.md", "## What a domain exports") for name in cell.split(",")}
+    named = {
+        re.sub(r"\W.*", "", name.strip("` "))
+        for cell in rows(DOCS / "add_a_task.md", "## What a domain exports")
+        for name in cell.split(",")
+    }
     # The name under which the tutorial knows the analyser; scripts do not use it.
     assert set(domain.__all__) - {"RCNNAnalyser"} <= named
 

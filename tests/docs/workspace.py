@@ -29,7 +29,8 @@ SMALL = (
     "VIS.NUM_IMAGES=2",
     "MISC.DEVICE=cpu",
 )
-FEW_SHAPES = tuple(
+SMALL_SHAPES = ("TRAIN.RESIZE.SCALES=((24,24),)", "TEST.RESIZE.SCALE=(24,24)")
+SMALL_SHAPES += tuple(
     f"DATA.CATALOG.shapes_{part}.{name}"
     for part, count in (("train", 64), ("val", 16))
     for name in ("TYPE=shapes_dataset", f"NUM_IMAGES={count}")
@@ -40,13 +41,15 @@ SMALL_PICTURES = (
     "TEST.RESIZE.SCALE=72",
     "TEST.CENTER_CROP.CROP_SCALES=(64,64)",
 )
+PRELOADED = ["torch._dynamo", "torch.utils.tensorboard", "pet.engine.setup", "pet.engine.hooks.build", "pet.solver.optimizer"]
+PRELOADED += [f"pet.tasks.cls.{name}" for name in ("model_builder", "dataset", "analyser", "evaluation", "pictures")]
 _TIMEOUT_S = 120.0
 
 
 def make_workspace(folder: Path, shown: Sequence[Block] = ()) -> Path:
     """Links to the program, a copy of the configs, the files that a page shows, and pictures in ``mine``."""
     folder.mkdir(exist_ok=True)
-    for name in ("tools", "pet"):
+    for name in ("tools", "pet", "tests", "benchmarks"):
         (folder / name).symlink_to(REPOSITORY / name)
     shutil.copytree(REPOSITORY / "cfgs", folder / "cfgs")
     for block in shown:
@@ -66,7 +69,7 @@ def make_workspace(folder: Path, shown: Sequence[Block] = ()) -> Path:
 def small(words: Sequence[str], updates: int) -> list[str]:
     """The command with overrides behind ``--cfg FILE`` that make it short."""
     at = words.index("--cfg") + 2
-    data = FEW_SHAPES if "/shapes/" in words[at - 1] else SMALL_PICTURES
+    data = SMALL_SHAPES if "/shapes/" in words[at - 1] else SMALL_PICTURES
     return [*words[:at], *SMALL, *data, f"SOLVER.SCHEDULER.TOTAL_ITERS={updates}", *words[at:]]
 
 
@@ -76,7 +79,7 @@ def run_python(words: Sequence[str], folder: Path, env: Mapping[str, str] | None
     The process is forked from one that has loaded torch already: loading it takes longer than everything else here.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "cv2", "tensorboard", "torch.utils.tensorboard", "pet.engine.setup", "pet.tasks.cls.dataset"])
+    context.set_forkserver_preload(PRELOADED)
     output = folder / "output.txt"
     process = context.Process(target=_run, args=(list(words), str(folder), dict(env or {}), str(output)))
     process.start()

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from pet.engine import setup
 from pet.engine.checkpoint_file import digest_path
+from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Phase
 from pet.utils.files import file_digest
 from tests.faults.compare import checkpoint_differences, rows, run_differences
-from tests.faults.toy import BATCH, PER_EPOCH, UPDATES, Killed, KillAt, TermAt, ToyDataset, make_loader, toy_cfg, train
+from tests.faults.toy import BATCH, PER_EPOCH, UPDATES, KillAt, Killed, TermAt, ToyDataset, make_loader, toy_cfg, train
 
 SIGTERM_STATUS = 128 + signal.SIGTERM
 
@@ -61,7 +63,9 @@ def test_stop_at_any_update_and_resume_is_bitwise_equal(stop: int, uninterrupted
 
 
 @pytest.mark.parametrize("stops", [(3, 7), (5, 6), (1, 2, 5, 9, 11), (4, 4, 8, 8, 12)], ids=str)
-def test_two_and_five_resumes_are_bitwise_equal(stops: tuple[int, ...], uninterrupted: Callable[..., Path], tmp_path: Path) -> None:
+def test_two_and_five_resumes_are_bitwise_equal(
+    stops: tuple[int, ...], uninterrupted: Callable[..., Path], tmp_path: Path
+) -> None:
     for stop in stops:
         train(tmp_path, [TermAt(stop)])
     train(tmp_path)
@@ -69,7 +73,9 @@ def test_two_and_five_resumes_are_bitwise_equal(stops: tuple[int, ...], uninterr
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 2), (2, 4), (4, 0)])
-def test_number_of_workers_may_change_at_a_resume(before: int, after: int, uninterrupted: Callable[..., Path], tmp_path: Path) -> None:
+def test_number_of_workers_may_change_at_a_resume(
+    before: int, after: int, uninterrupted: Callable[..., Path], tmp_path: Path
+) -> None:
     train(tmp_path, [TermAt(5)], DATA__LOADER_THREADS=before)
     train(tmp_path, DATA__LOADER_THREADS=after)
     assert differences(uninterrupted(), tmp_path) == []
@@ -87,7 +93,9 @@ def test_number_of_workers_may_change_at_a_resume(before: int, after: int, unint
     ],
     ids=lambda options: ",".join(options),
 )
-def test_every_kind_of_run_resumes_bitwise_equal(options: dict[str, Any], uninterrupted: Callable[..., Path], tmp_path: Path) -> None:
+def test_every_kind_of_run_resumes_bitwise_equal(
+    options: dict[str, Any], uninterrupted: Callable[..., Path], tmp_path: Path
+) -> None:
     for stop in (2, 5, 10):
         train(tmp_path, [TermAt(stop)], **options)
     train(tmp_path, **options)
@@ -176,6 +184,23 @@ def test_sigterm_during_an_evaluation_ends_it_and_the_resumed_run_repeats_it(
     assert (stopped.status, stopped.updates, len(seen)) == (SIGTERM_STATUS, 2 * PER_EPOCH, 8)
     train(tmp_path)
     assert differences(uninterrupted(), tmp_path) == []
+
+
+class TermWhileLeaving(TermAt):
+    """Sends SIGTERM once more when the run is about to write its last checkpoint."""
+
+    def after_train(self, storage: EventStorage) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_signal_that_is_repeated_does_not_cut_off_the_last_checkpoint(tmp_path: Path) -> None:
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        train(tmp_path, [TermWhileLeaving(5)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [], "the handler of the run was gone while it was still saving"
 
 
 def test_metrics_of_the_lost_updates_are_cut_off(tmp_path: Path) -> None:
@@ -296,3 +321,20 @@ def test_part_that_nobody_restores_is_refused(tmp_path: Path) -> None:
     edit(tmp_path / "model_latest.pth", lambda content: content.update(discriminator={"weight": torch.zeros(1)}))
     with pytest.raises(KeyError, match="no part for.*discriminator"):
         train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "continues"),
+    [
+        ("python train.py --cfg x.yaml", "python train.py --cfg x.yaml --resume"),
+        ("python train.py --cfg x.yaml --resume", "python train.py --cfg x.yaml --resume"),
+        ("python train.py --resume old.pth --cfg x.yaml MISC.SEED 3", "python train.py --cfg x.yaml MISC.SEED 3 --resume"),
+        ("python train.py --cfg x.yaml --resume MISC.SEED 3", "python train.py --cfg x.yaml MISC.SEED 3 --resume"),
+        ("python train.py --cfg 'a b.yaml' --resume=old.pth", "python train.py --cfg 'a b.yaml' --resume"),
+    ],
+)
+def test_command_that_continues_starts_from_the_newest_checkpoint(
+    typed: str, continues: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PET_COMMAND", typed)
+    assert setup.resume_hint() == f"Continue with: {continues}"

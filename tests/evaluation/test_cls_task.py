@@ -52,6 +52,7 @@ def run(cfg: Any, dataset: Listed, **options: Any) -> Any:
 
 def cfg_with(**options: Any) -> Any:
     cfg = cls.get_base_cfg()
+    cfg.MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES = len(NAMES)
     for name, value in options.items():
         cfg.EVAL[name] = value
     return cfg

@@ -83,7 +83,11 @@ def run_differences(one: Path, other: Path, tensorboard: bool = True) -> list[st
             found.append(name)
     if tensorboard:
         ours, theirs = tensorboard_rows(one), tensorboard_rows(other)
-        found += [f"TensorBoard {name}: {len(theirs.get(name, ()))} rows instead of {len(ours.get(name, ()))}, or other values" for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
+        found += [
+            f"TensorBoard {name}: {len(theirs.get(name, ()))} rows instead of {len(ours.get(name, ()))}, or other values"
+            for name in ours.keys() | theirs.keys()
+            if ours.get(name) != theirs.get(name)
+        ]
     return found
 
 

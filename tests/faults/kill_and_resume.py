@@ -48,7 +48,9 @@ class Kill:
     orphans: int = 0
 
     def __str__(self) -> str:
-        return f"{self.victim} {'start' if self.at_start else 'training'}+{self.delay_s:.2f}s at update {self.update} ({self.phase})"
+        return (
+            f"{self.victim} {'start' if self.at_start else 'training'}+{self.delay_s:.2f}s at update {self.update} ({self.phase})"
+        )
 
 
 @dataclass
@@ -62,7 +64,19 @@ class Outcome:
 
 def command(cfg: Path, folder: Path, nproc: int, workers: int) -> list[str]:
     """The launcher as a user types it."""
-    return ["tools/train_net_all.py", "--cfg", str(cfg), "--gpu_id", "cpu", "--nproc", str(nproc), "--work-dir", str(folder), "DATA.LOADER_THREADS", str(workers)]
+    return [
+        "tools/train_net_all.py",
+        "--cfg",
+        str(cfg),
+        "--gpu_id",
+        "cpu",
+        "--nproc",
+        str(nproc),
+        "--work-dir",
+        str(folder),
+        "DATA.LOADER_THREADS",
+        str(workers),
+    ]
 
 
 def reference(cfg: Path, folder: Path, nproc: int) -> float:
@@ -164,11 +178,15 @@ def one_run(cfg: Path, folder: Path, expected: Path, nproc: int, kills: list[Kil
     outcome.differences = run_differences(expected, folder)
     outcome.differences += [f"left behind: {path.name}" for path in folder.glob("*.tmp-pet-*")]
     outcome.differences += [f"{kill.orphans} processes outlived the kill of {kill}" for kill in outcome.kills if kill.orphans]
-    outcome.differences += [f"{kill.stop_s:.1f} s until all had ended after {kill}" for kill in outcome.kills if kill.stop_s > GONE_S]
+    outcome.differences += [
+        f"{kill.stop_s:.1f} s until all had ended after {kill}" for kill in outcome.kills if kill.stop_s > GONE_S
+    ]
     return outcome
 
 
-def campaign(runs: int, nproc: int = 1, seed: int = 0, kills: tuple[int, int] = (1, 3), base: Path | None = None) -> list[Outcome]:
+def campaign(
+    runs: int, nproc: int = 1, seed: int = 0, kills: tuple[int, int] = (1, 3), base: Path | None = None
+) -> list[Outcome]:
     """All runs, with a line for each; the reference is made by the same build."""
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="pet_faults_", dir=base) as place:
@@ -199,7 +217,11 @@ def summary(outcomes: list[Outcome]) -> str:
     kills = [kill for outcome in outcomes for kill in outcome.kills]
     equal = sum(not outcome.differences for outcome in outcomes)
     phases = {phase: sum(kill.phase == phase for kill in kills) for phase in sorted({kill.phase for kill in kills})}
-    slowest = f", gone after {statistics.median(k.stop_s for k in kills):.1f} s (median), {max(k.stop_s for k in kills):.1f} s (slowest)" if kills else ""
+    slowest = (
+        f", gone after {statistics.median(k.stop_s for k in kills):.1f} s (median), {max(k.stop_s for k in kills):.1f} s (slowest)"
+        if kills
+        else ""
+    )
     return f"{equal}/{len(outcomes)} equal; {len(kills)} kills ({phases}), {sum(kill.orphans for kill in kills)} orphans{slowest}"
 
 

@@ -285,7 +285,9 @@ def test_hostile_newest_checkpoint_is_passed_over(hostile: Path) -> None:
     assert resumed_update(hostile.parent) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x04."], ids=["empty", "text", "half a zip", "old pickle"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"PK\x03\x04", b"\x80\x04."], ids=["empty", "text", "half a zip", "old pickle"]
+)
 def test_file_that_is_no_checkpoint_is_refused_with_its_name(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "strange.pth"
     path.write_bytes(content)

@@ -242,7 +242,9 @@ def train(
 
 
 def make_loader(cfg: CfgNode, dataset: VisionDataset, start_iter: int) -> TrainLoader:
-    transforms = build_transforms(["random_crop", "random_horizontal_flip"], {"random_crop": {"crop_scales": ((8, 8),), "padding": 1}})
+    transforms = build_transforms(
+        ["random_crop", "random_horizontal_flip"], {"random_crop": {"crop_scales": ((8, 8),), "padding": 1}}
+    )
     return TrainLoader(
         dataset,
         transforms,

@@ -55,14 +55,20 @@ SAMPLE = Sample(picture(), {}, 0)
 
 @pytest.mark.parametrize("size", [(30, 41), (61, 40), (97, 140), (20, 200)])
 def test_linear_resize_within_one_level_of_torchvision_without_antialias(size):
-    found = difference(resize_image(picture(), size, "linear"), F.resize(tensor(picture()), list(size), InterpolationMode.BILINEAR, antialias=False))
+    found = difference(
+        resize_image(picture(), size, "linear"),
+        F.resize(tensor(picture()), list(size), InterpolationMode.BILINEAR, antialias=False),
+    )
     assert found.max() <= 1
 
 
 @pytest.mark.parametrize("size", [(30, 41), (97, 140)])
 def test_cubic_resize_within_two_levels(size):
     # Both use a = -0.75; OpenCV rounds its weights to 11 bits.
-    found = difference(resize_image(picture(), size, "cubic"), F.resize(tensor(picture()), list(size), InterpolationMode.BICUBIC, antialias=False))
+    found = difference(
+        resize_image(picture(), size, "cubic"),
+        F.resize(tensor(picture()), list(size), InterpolationMode.BICUBIC, antialias=False),
+    )
     assert found.max() <= 2
 
 
@@ -94,7 +100,9 @@ def test_brightness_contrast_and_saturation_within_rounding(factor):
     assert difference(color.adjust_brightness(image, factor), F.adjust_brightness(tensor(image), factor)).max() <= 1
     assert difference(color.adjust_contrast(image, factor), F.adjust_contrast(tensor(image), factor)).max() <= 2
     # torchvision cuts the grey value to an integer, we round it: up to |1 - factor| more.
-    assert difference(color.adjust_saturation(image, factor), F.adjust_saturation(tensor(image), factor)).max() <= 1 + math.ceil(abs(1 - factor))
+    assert difference(color.adjust_saturation(image, factor), F.adjust_saturation(tensor(image), factor)).max() <= 1 + math.ceil(
+        abs(1 - factor)
+    )
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.2, 0.0, 0.1, 0.37])
@@ -116,7 +124,9 @@ def test_single_operations_of_the_policies():
     assert np.array_equal(ops.auto_contrast(flat), flat)
     assert np.array_equal(ops.equalize(flat), flat)
     for factor in (0.0, 0.4, 1.7):
-        assert difference(ops.adjust_sharpness(image, factor), F.adjust_sharpness(tensor(image), factor)).max() <= 1 + math.ceil(abs(1 - factor))
+        assert difference(ops.adjust_sharpness(image, factor), F.adjust_sharpness(tensor(image), factor)).max() <= 1 + math.ceil(
+            abs(1 - factor)
+        )
 
 
 @pytest.mark.parametrize(("amount", "degrees"), [(0.3, 30.0), (-0.2, -17.0)])
@@ -143,7 +153,13 @@ def test_warps_are_those_of_torchvision(amount, degrees):
 
 @pytest.mark.parametrize("name", ["imagenet", "cifar10", "svhn"])
 def test_policies_hold_the_published_values(name):
-    names = {"autocontrast": "auto_contrast", "shearx": "shear_x", "sheary": "shear_y", "translatex": "translate_x", "translatey": "translate_y"}
+    names = {
+        "autocontrast": "auto_contrast",
+        "shearx": "shear_x",
+        "sheary": "shear_y",
+        "translatex": "translate_x",
+        "translatey": "translate_y",
+    }
     theirs = [
         tuple((names.get(o.lower(), o.lower()), pytest.approx(p), pytest.approx((m or 0) / 9)) for o, p, m in pair)
         for pair in AutoAugment(AutoAugmentPolicy[name.upper()]).policies
@@ -175,4 +191,9 @@ def test_erasing_draws_from_the_distribution_of_torchvision():
 def largest_gap(first: np.ndarray, second: np.ndarray) -> float:
     """Kolmogorov-Smirnov distance of two samples; 1.63 * sqrt(2 / n) is its 1 % limit, 0.036 for n = 4000."""
     grid = np.sort(np.concatenate([first, second]))
-    return float(np.abs(np.searchsorted(np.sort(first), grid, "right") / len(first) - np.searchsorted(np.sort(second), grid, "right") / len(second)).max())
+    return float(
+        np.abs(
+            np.searchsorted(np.sort(first), grid, "right") / len(first)
+            - np.searchsorted(np.sort(second), grid, "right") / len(second)
+        ).max()
+    )

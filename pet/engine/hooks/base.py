@@ -18,7 +18,7 @@ class Phase(IntEnum):
     """Order inside a stage; hooks of one phase keep their order in the list."""
 
     TIMING = 0  # clocks
-    UPDATE = 1  # what belongs to the update: schedule, averages, checks, signals
+    UPDATE = 1  # what belongs to the update: schedule, averages, checks
     SAVE = 2  # checkpoints, before evaluation so that a crash there loses nothing
     EVALUATE = 3  # evaluation and what depends on its results
     WRITE = 4  # console, JSON, TensorBoard

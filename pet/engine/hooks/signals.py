@@ -25,7 +25,7 @@ class Signals(Hook):
             the launcher passes its own signal on besides.
     """
 
-    phase = Phase.UPDATE
+    phase = Phase.WRITE  # its handlers stay until after_train has written the last checkpoint
 
     def __init__(self, repeat_s: float = 2.0) -> None:
         self._repeat_s, self._received_at = repeat_s, 0.0

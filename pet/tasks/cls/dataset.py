@@ -36,7 +36,8 @@ def build_dataset(cfg: CfgNode, is_train: bool = True, names: Sequence[str] | No
     )
     labels = dataset.labels()
     if is_train and labels.ndim == 1 and (labels < 0).any():
-        raise ValueError(f"{dataset.name} has {int((labels < 0).sum())} images without a label; it can be predicted, not trained on")
+        unknown = int((labels < 0).sum())
+        raise ValueError(f"{dataset.name} has {unknown} images without a label; it can be predicted, not trained on")
     return dataset
 
 

@@ -47,6 +47,7 @@ def build_evaluator(
     check_metrics(names, MULTI_LABEL_METRICS if several else SINGLE_LABEL_METRICS)
     if names:
         _check_labels(dataset, labels, names)
+    _check_outputs(dataset, cfg.MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES)
     ids, threshold = range(len(dataset)), cfg.EVAL.THRESHOLD
     if several:
         limit = DEFAULT_THRESHOLD if threshold is None else threshold
@@ -63,6 +64,15 @@ def build_evaluator(
         keep_scores=keep_scores,
         describe=dataset.describe,
     )
+
+
+def _check_outputs(dataset: VisionDataset, outputs: int) -> None:
+    count = len(dataset.class_names)
+    if outputs != count:
+        raise ValueError(
+            f"{dataset.name} has {count} classes, but the head has {outputs} outputs, so its scores cannot be evaluated; set "
+            f"MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES {count}, or train without evaluation (--no-validate)"
+        )
 
 
 def _check_labels(dataset: VisionDataset, labels: NDArray[Any], metrics: Sequence[str]) -> None:

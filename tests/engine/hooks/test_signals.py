@@ -40,7 +40,7 @@ import os, signal, time
 from pet.engine.events import EventStorage
 from pet.engine.hooks.signals import Signals
 with EventStorage():
-    hook = Signals()
+    hook = Signals(repeat_s=0.0)
     hook.before_train()
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
@@ -49,3 +49,13 @@ with EventStorage():
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 130
     assert "second signal (SIGINT): leaving at once" in done.stderr
+
+
+def test_copies_of_a_signal_are_one_request():
+    class SendTwice(Hook):
+        def before_step(self, storage: EventStorage) -> None:
+            if storage.iteration == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run([Signals(), SendTwice()], updates=50).last_update == 2
