@@ -40,7 +40,9 @@ def _require(sources: tuple[tuple[str, str, str], ...] | list[tuple[str, str, st
             return names
     wanted = " or ".join(", ".join(names) for names in sources)
     started = {"slurm": "srun", "mpi": "mpirun", "pytorch": "torchrun"}[launcher]
-    raise ValueError(f"--launcher {launcher} needs {wanted} in the environment; start the script with {started}, or leave the flag out")
+    raise ValueError(
+        f"--launcher {launcher} needs {wanted} in the environment; start the script with {started}, or leave the flag out"
+    )
 
 
 def _first_node(environment: Mapping[str, str]) -> str:
@@ -52,7 +54,8 @@ def _first_node(environment: Mapping[str, str]) -> str:
         return nodes
     shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=30, check=False)
     if shown.returncode != 0 or not shown.stdout.split():
-        raise ValueError(f"cannot tell the first of the nodes {nodes}: {shown.stderr.strip() or 'scontrol printed nothing'}; set MASTER_ADDR")
+        reason = shown.stderr.strip() or "scontrol printed nothing"
+        raise ValueError(f"cannot tell the first of the nodes {nodes}: {reason}; set MASTER_ADDR")
     return shown.stdout.split()[0]
 
 

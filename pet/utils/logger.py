@@ -28,8 +28,7 @@ def setup_logging(path: str | Path | None = None, level: int = logging.INFO) -> 
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
     mark = "" if rank == 0 else f"[rank {rank}] "
-    console = logging.StreamHandler(sys.stdout)
-    console.setFormatter(logging.Formatter(f"%(asctime)s {mark}%(message)s", datefmt="%H:%M:%S"))
+    console = _console_handler(mark)
     console.setLevel(level if rank == 0 else logging.WARNING)
     LOGGER.addHandler(console)
     if path is not None and rank == 0:
@@ -38,6 +37,22 @@ def setup_logging(path: str | Path | None = None, level: int = logging.INFO) -> 
         target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(target)
     return LOGGER
+
+
+def _console_handler(mark: str) -> logging.Handler:
+    """Coloured on a terminal; plain lines without control characters elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(
+            console=Console(file=sys.stdout), show_path=False, omit_repeated_times=False, log_time_format="%H:%M:%S"
+        )
+        handler.setFormatter(logging.Formatter(f"{mark}%(message)s"))
+        return handler
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {mark}%(message)s", datefmt="%H:%M:%S"))
+    return handler
 
 
 def logging_rank(message: str, level: int = logging.INFO) -> None:

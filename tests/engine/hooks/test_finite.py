@@ -28,9 +28,9 @@ def test_the_report_names_loss_first_update_rank_and_samples():
     model = make_model()
     optimizer = make_sgd(model)
     step = TrainStep(model, optimizer, diverge_at(3))
-    with pytest.raises(FloatingPointError, match=r"loss_cls is not finite since update 3 on rank 0; samples of that update: \[24, 25") as caught:
-        with EventStorage(1, 4, max_iter=8) as storage:
-            run_loop(step, ToyLoader(), [FiniteGuard(optimizer)], storage)
+    message = r"loss_cls is not finite since update 3 on rank 0; samples of that update: \[24, 25"
+    with pytest.raises(FloatingPointError, match=message) as caught, EventStorage(1, 4, max_iter=8) as storage:
+        run_loop(step, ToyLoader(), [FiniteGuard(optimizer)], storage)
     assert "SOLVER.NON_FINITE.POLICY skip" in str(caught.value)
 
 
