@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.helpers import REPOSITORY
 
 MAX_FUNCTION, MAX_FILE, MAX_SCRIPT, MAX_LAUNCHER, MAX_NESTING = 50, 500, 70, 40, 3
+MIN_COPY = 4
 _LEVELS = (ast.If, ast.For, ast.While, ast.With, ast.Try)
 
 
@@ -72,3 +73,14 @@ def test_scripts_are_short() -> None:
     long = [f"{path} has {length} lines" for path, length in lengths.items() if length > limits.get(Path(path).name, MAX_FILE)]
     assert lengths
     assert not long, "\n".join(long)
+
+
+def test_no_function_is_a_copy_of_another() -> None:
+    bodies: dict[str, list[str]] = {}
+    for path, text in sources("pet", "tools").items():
+        for function in functions(text):
+            code = [node for node in function.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+            if sum(len(ast.unparse(node).splitlines()) for node in code) >= MIN_COPY:
+                bodies.setdefault("\n".join(map(ast.unparse, code)), []).append(f"{path}:{function.lineno} {function.name}")
+    copies = [" = ".join(places) for places in bodies.values() if len(places) > 1]
+    assert not copies, "\n".join(copies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,9 @@ SHARED = {"solver": "pet.engine.events", "evaluation": "pet.engine.events", "vis
 
 COLLECTIVES = {
     "synchronize",
+    "meet",
+    "average_tensors",
+    "run_evaluation",
     "gather",
     "all_gather",
     "broadcast",
@@ -252,3 +256,69 @@ def test_calls_that_must_not_appear() -> None:
         handlers = (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None)
         wrong += [f"{place(path, node)} has a bare except" for node in handlers]
     assert not wrong, "\n".join(wrong)
+
+
+OUTDATED = {
+    "torch.cuda.amp",
+    "torch.jit",
+    "np.float",
+    "np.int",
+    "np.bool",
+    "np.object",
+    "six",
+    "_LRScheduler",
+    "torch.utils.model_zoo",
+}
+
+
+def outdated_names(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Names of old interfaces, written out or imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name) and (name := ast.unparse(node)) in OUTDATED:
+            yield node, name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None) or ""
+            names = {module, *(alias.name for alias in node.names), *(f"{module}.{alias.name}" for alias in node.names)}
+            yield from ((node, name) for name in names & OUTDATED)
+
+
+def test_outdated_interfaces_and_code_from_text_do_not_appear() -> None:
+    wrong = []
+    for path in sources("pet", "tools"):
+        tree = tree_of(path)
+        wrong += [f"{place(path, node)} uses {name}" for node, name in outdated_names(tree)]
+        wrong += [
+            f"{place(path, call)} calls {name}()" for call, base, name in calls(tree) if not base and name in ("eval", "exec")
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_personal_path_and_no_print_of_a_developer_is_left() -> None:
+    answers = {
+        "pet/config/reference.py",
+        "pet/engine/launch.py",
+        "pet/engine/elastic.py",
+        "pet/engine/setup.py",
+        "tools/summary.py",
+    }
+    wrong = []
+    for path in sources("pet", "tools"):
+        tree = tree_of(path)
+        if path.relative_to(REPOSITORY).as_posix() not in answers:
+            wrong += [
+                f"{place(path, call)} prints; use the logger" for call, base, name in calls(tree) if (base, name) == ("", "print")
+            ]
+        texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+        wrong += [
+            f"{place(path, node)}: {node.value}"
+            for node in texts
+            if re.search(r"(?<![\w.])/(home|Users|root|mnt|data)/", node.value)
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_importing_configures_no_logging() -> None:
+    code = (
+        "import logging, pet.engine.setup\nprint('handlers:', logging.getLogger('pet').handlers + logging.getLogger().handlers)"
+    )
+    assert "handlers: []" in loaded(code)[1]

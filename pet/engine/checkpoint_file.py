@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -161,10 +161,15 @@ def keep_best(source: Path, folder: Path) -> None:
     fsync_folder(folder)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` numbered checkpoints; what ``model_latest.pth`` names always stays."""
+def prune(folder: Path, keep: int, damaged: Sequence[Path] = ()) -> None:
+    """Remove all but the newest ``keep`` numbered checkpoints; what ``model_latest.pth`` names always stays.
+
+    Files known as damaged do not count, so that ``keep`` good ones remain, and are removed.
+    """
     latest = (folder / LATEST).resolve()
-    for path in numbered_checkpoints(folder)[keep:]:
+    bad = {path.resolve() for path in damaged}
+    good = [path for path in numbered_checkpoints(folder) if path.resolve() not in bad]
+    for path in [*good[keep:], *damaged]:
         if path.resolve() != latest:
             path.unlink(missing_ok=True)
             digest_path(path).unlink(missing_ok=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pet.engine import checkpoint_file as files
 from pet.engine.weights import load_weights, read_weights
@@ -28,6 +28,13 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Any) -> Any: ...
+
+
+@runtime_checkable
+class NamesLibraryWeights(Protocol):
+    """A model that knows how the library of its backbone names the tensors."""
+
+    def from_library(self, weights: dict[str, Tensor]) -> dict[str, Tensor]: ...
 
 
 class CheckPointer:
@@ -72,6 +79,7 @@ class CheckPointer:
         self.last_path: Path | None = None
         self._allow_mismatch = allow_mismatch
         self._parts: dict[str, Stateful] = {}
+        self._damaged: list[Path] = []
         self._size = 0
         self.checkpoint: dict[str, Any] = {}
         source = self._choose(str(resume_from), auto_resume)
@@ -119,6 +127,7 @@ class CheckPointer:
                 files.read_checkpoint(path)
             except files.DamagedCheckpoint as damage:
                 tried.append(str(damage))
+                self._damaged.append(path)
                 continue
             if tried:
                 LOGGER.warning(f"{'; '.join(tried)}. Falling back to the previous good checkpoint {path}")
@@ -154,9 +163,10 @@ class CheckPointer:
                     "(--work-dir), or load what fits with --load-from and TRAIN.ALLOW_MISMATCH"
                 ) from error
         elif self.weights_path is not None:
-            report = load_weights(
-                bare, read_weights(self.weights_path), self._allow_mismatch, str(self.weights_path), flip_conv1=convert_conv1
-            )
+            state = read_weights(self.weights_path)
+            if isinstance(bare, NamesLibraryWeights) and not state.keys() & bare.state_dict().keys():
+                state = bare.from_library(state)
+            report = load_weights(bare, state, self._allow_mismatch, str(self.weights_path), flip_conv1=convert_conv1)
             self.mismatch_keys = report.mismatches
             logging_rank(f"{self.weights_path}: {report.summary()}")
         return model
@@ -263,10 +273,11 @@ class CheckPointer:
         if free < 1.1 * self._size:
             LOGGER.warning(f"{free / 2**20:.0f} MiB free in {self.folder}, a checkpoint needs {self._size / 2**20:.0f} MiB")
         self._size = files.write_checkpoint(state, path)
+        self._damaged = [damaged for damaged in self._damaged if damaged.resolve() != path.resolve()]
         if copy_latest:
             files.point_latest(self.folder, path)
         if self.keep:
-            files.prune(self.folder, self.keep)
+            files.prune(self.folder, self.keep, self._damaged)
 
 
 def get_weights(ckpt: str | Path, weights: str | Path = "") -> Path:

@@ -66,6 +66,7 @@ def run_evaluation(
     """
     device = torch.device(device)
     bare = comm.unwrap(model)
+    comm.meet("run_evaluation")
     comm.broadcast_buffers(model)
     evaluator.reset()
     autocast = torch.autocast(device.type, dtype=amp_dtype) if amp_dtype is not None else nullcontext()

@@ -36,6 +36,11 @@ from pet.utils.rng import seed_everything
 
 _ARCHIVED = ("metrics.json", "best.json", "finished.json", "tensorboard_log", "vis", "config.yaml")
 
+_LESS_MEMORY = (
+    "The device has too little memory. Raise SOLVER.ACCUMULATE (the same batch in smaller parts), lower TRAIN.BATCH_SIZE, "
+    "TEST.IMS_PER_GPU or the size of the pictures, or set SOLVER.AMP.ENABLED True"
+)
+
 
 # ------------------------------------------------------------------------------------------- command line and config
 
@@ -209,9 +214,9 @@ def prepare_folder(folder: Path, keep: bool) -> None:
 def _log_first_page(cfg: CfgNode, device: torch.device, folder: Path) -> None:
     lines = [f"Command: {env.command()}", *env.describe_machine(folder)]
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-    lines.append(
-        f"{comm.get_world_size()} processes on {device.type}{name}, {torch.get_num_threads()} threads each; folder {folder}"
-    )
+    world, threads = comm.get_world_size(), torch.get_num_threads()
+    counts = f"{world} process{'es' if world > 1 else ''} on {device.type}{name}, {threads} thread{'s' if threads > 1 else ''} each"
+    lines.append(f"{counts}; folder {folder}")
     amp = amp_dtype(cfg, device)
     scaler = ", loss scaling" if amp == torch.float16 else ""
     lines.append(f"Precision: {str(amp or torch.float32).removeprefix('torch.')}{scaler}; seed {cfg.MISC.SEED}")
@@ -373,7 +378,9 @@ def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     except KeyboardInterrupt:
         LOGGER.error("interrupted before the training began; nothing was changed")
         status = 128 + signal.SIGINT
-    except Exception:
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            error.add_note(_LESS_MEMORY)
         if events.storages_opened():
             logging_rank(resume_hint())
         raise

@@ -85,6 +85,19 @@ def synchronize() -> None:
         dist.barrier(group=_gloo_group())
 
 
+def meet(what: str, timeout_s: float = 300.0) -> None:
+    """Wait for all ranks before something that needs them; ``RuntimeError`` names the ranks that do not come."""
+    if get_world_size() == 1:
+        return
+    try:
+        dist.monitored_barrier(group=_gloo_group(), timeout=timedelta(seconds=timeout_s), wait_all_ranks=True)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{what} needs every rank, but not all of them came within {timeout_s:g} s: {error}. Call it outside of any branch "
+            "on the rank; if a rank ended, its own error comes first"
+        ) from error
+
+
 def gather(value: Any, dst: int = 0) -> list[Any]:
     """Values of all ranks, in rank order, on rank ``dst``; an empty list elsewhere. Called by every rank."""
     if get_world_size() == 1:

@@ -61,6 +61,13 @@ def test_loaders_follow_the_configuration():
     assert "s: 40 images, 10 classes" in report_dataset(cfg, train)
 
 
+@pytest.mark.gpu
+def test_batches_are_pinned_where_there_is_a_gpu():
+    cfg = config(**{"DATA.CATALOG": SHAPES, "TRAIN.DATASETS": ("s",), "TRAIN.BATCH_SIZE": 4})
+    window = next(iter(make_train_data_loader(cfg, build_dataset(cfg))))
+    assert window[0].images.is_pinned()
+
+
 def test_two_data_sets_and_a_chosen_one():
     cfg = config(**{"DATA.CATALOG": {**SHAPES, "t": SHAPES["s"]}, "TRAIN.DATASETS": ("s", "t")})
     assert len(build_dataset(cfg)) == 80

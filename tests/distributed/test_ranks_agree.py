@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from pet.engine import setup
+from pet.engine.checkpointer import CheckPointer
+from pet.engine.events import EventStorage
+from pet.engine.hooks.base import Hook
+from pet.engine.step import TrainStep
 from pet.utils import comm
+from tests.engine.toys import CountingScheduler, make_batch, make_model, make_sgd
+from tests.engine.toys import forward_train as toy_forward_train
 from tests.faults.compare import rows, run_differences
-from tests.faults.toy import UPDATES, ForwardTrain, Recorder, TermAt, train
+from tests.faults.toy import UPDATES, ForwardTrain, Recorder, TermAt, ToyModel, toy_cfg, train
 from tests.helpers import run_ranks
 
 pytestmark = pytest.mark.distributed
 
 SIGTERM_STATUS = 128 + signal.SIGTERM
+EXCHANGES = ("all_reduce", "all_gather", "all_gather_object", "gather_object", "broadcast", "broadcast_object_list", "barrier")
+
+
+class Place(Hook):
+    """Knows the running update."""
+
+    update = 0
+
+    def before_step(self, storage: EventStorage) -> None:
+        self.update = storage.iteration
 
 
 # ------------------------------------------------------------------------------------- what the two ranks do
@@ -63,6 +82,58 @@ def state_after_training(folder: Path, **options: Any) -> dict[str, torch.Tensor
     return comm.unwrap(train(folder, **options).model).state_dict()
 
 
+def updates_with_exchanges(folder: Path) -> list[int]:
+    """Train with a line of the log every five updates; the updates in which the ranks exchanged more than gradients."""
+    place, found = Place(), set()
+
+    def watched(exchange: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            found.add(place.update)
+            return exchange(*arguments, **options)
+
+        return call
+
+    only_at_the_end = {"EVAL__PERIOD_EPOCHS": None, "EVAL__PERIOD_ITERS": 0, "SOLVER__SNAPSHOT_ITER": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in EXCHANGES:
+            patch.setattr(torch.distributed, name, watched(getattr(torch.distributed, name)))
+        train(folder, [place], MISC__DISPLAY_ITER=5, **only_at_the_end)
+    return sorted(found - {0})
+
+
+def gradient_exchanges(window: int) -> int:
+    """How often two updates of ``window`` micro-batches exchange gradients."""
+    model = torch.nn.parallel.DistributedDataParallel(make_model())
+    exchanges = []
+
+    def exchange(state, bucket):  # type: ignore[no-untyped-def]
+        exchanges.append(bucket.index())
+        return allreduce_hook(state, bucket)
+
+    model.register_comm_hook(None, exchange)
+    step = TrainStep(model, make_sgd(model), toy_forward_train)
+    for _ in range(2):
+        step([make_batch(number) for number in range(window)], lambda storage: None, EventStorage())
+    return len(exchanges)
+
+
+def file_keys(folder: Path) -> dict[str, list[str]]:
+    """Names of the tensors in a checkpoint, by what the model is wrapped in."""
+    cpu = torch.device("cpu")
+    models = {
+        "bare": ToyModel(),
+        "compiled": torch.compile(ToyModel()),
+        "ddp": setup.distribute(ToyModel(), toy_cfg(folder), cpu),
+        "both": setup.distribute(ToyModel(), toy_cfg(folder, MISC__COMPILE=True), cpu),
+    }
+    keys = {}
+    for name, model in models.items():
+        path = CheckPointer(folder / name).save(model, torch.optim.SGD(model.parameters()), CountingScheduler())
+        keys[name] = list(torch.load(path, weights_only=True)["model"])
+        CheckPointer(folder / name).load_model(model)
+    return keys
+
+
 def do_everything(rank: int, folder: Path) -> dict[str, Any]:
     """All runs of this module on one rank: starting two processes takes longer than the runs."""
     return {
@@ -75,6 +146,9 @@ def do_everything(rank: int, folder: Path) -> dict[str, Any]:
         ),
         "unused": forget_a_layer(folder / "unused"),
         "state": state_after_training(folder / "state"),
+        "exchanges": updates_with_exchanges(folder / "exchanges"),
+        "gradients": [gradient_exchanges(window) for window in (1, 3)],
+        "keys": file_keys(folder / "keys"),
     }
 
 
@@ -124,9 +198,13 @@ def test_two_processes_see_the_batches_the_rates_and_the_losses_of_one(
     assert_same_rows(folder, outcome.folder / "two")
 
 
-def test_number_of_processes_may_change_at_a_resume(outcome: Outcome, alone: tuple[dict[int, list[int]], Path]) -> None:
+def test_number_of_processes_may_change_at_a_resume(
+    outcome: Outcome, alone: tuple[dict[int, list[int]], Path], caplog: pytest.LogCaptureFixture
+) -> None:
     ids, folder = alone
-    after = train_recorded(outcome.folder / "changing")
+    with caplog.at_level("INFO", "pet"):
+        after = train_recorded(outcome.folder / "changing")
+    assert "The run had 2 processes, now 1: " in caplog.text, "what continues exactly and what does not is said"
     assert outcome.before | outcome.batches("changing") | after == ids
     assert [len(part) for part in (outcome.before, outcome.batches("changing"), after)] == [5, 4, 3]
     assert_same_rows(folder, outcome.folder / "changing")
@@ -172,3 +250,19 @@ def test_buffers_of_all_ranks_are_the_saved_ones_after_a_save(outcome: Outcome) 
     saved = torch.load(outcome.folder / "state" / "model_latest.pth", weights_only=True)["model"]
     for rank in outcome.ranks:
         assert all(torch.equal(rank["state"][name], saved[name]) for name in saved)
+
+
+def test_ranks_exchange_only_gradients_between_log_steps(outcome: Outcome) -> None:
+    assert [rank["exchanges"] for rank in outcome.ranks] == [[1, 5, 10, UPDATES]] * 2
+
+
+def test_gradients_are_exchanged_once_for_a_window_of_any_size(outcome: Outcome) -> None:
+    for rank in outcome.ranks:
+        single, window = rank["gradients"]
+        assert single == window > 0
+
+
+@pytest.mark.parametrize("wrapped", ["compiled", "ddp", "both"])
+def test_file_keys_are_those_of_the_bare_module(wrapped: str, outcome: Outcome) -> None:
+    for rank in outcome.ranks:
+        assert rank["keys"][wrapped] == rank["keys"]["bare"] == list(ToyModel().state_dict())

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from pet.engine.evaluation import Evaluation, EvaluationSet, inference_mode_of, run_evaluation
+from pet.utils import comm
 from tests.engine.toys import ToyBatch, make_batch
 from tests.helpers import run_ranks
 
@@ -25,8 +28,6 @@ class Correct:
         self.seen += len(inputs.targets)
 
     def evaluate(self) -> dict[str, float]:
-        from pet.utils import comm
-
         parts = comm.gather((self.right, self.seen))
         return {"accuracy": 100 * sum(r for r, _ in parts) / sum(n for _, n in parts)} if parts else {}
 
@@ -94,19 +95,52 @@ def test_results_carry_the_name_of_their_data_set_and_pictures_come_on_request()
 
 
 def _evaluate(rank: int, world: int) -> float:
-    measured = run_evaluation(make_model(), LOADER[rank::world], Correct(), forward_test)
+    model = make_model()
+    model[1].running_mean += 100.0 * rank  # the statistics of rank 0 are measured, because they are saved
+    measured = run_evaluation(model, LOADER[rank::world], Correct(), forward_test)
     assert measured is not None
     return measured["accuracy"]
-
-
-def test_every_rank_gets_the_result_of_the_whole_data_set():
-    alone = _evaluate(0, 1)
-    assert run_ranks(2, _evaluate, 2) == [alone, alone]
 
 
 def _interrupted(rank: int) -> bool:
     return run_evaluation(make_model(), LOADER, Correct(), forward_test, should_stop=lambda: rank == 1) is None
 
 
-def test_a_stop_on_one_rank_interrupts_all():
-    assert run_ranks(2, _interrupted) == [True, True]
+def _on_rank_0_only(rank: int) -> str:
+    """What rank 0 hears when only it evaluates."""
+    if rank != 0:
+        time.sleep(2.0)  # busy elsewhere
+        return ""
+    comm.meet.__defaults__ = (0.5,)
+    try:
+        run_evaluation(make_model(), LOADER, Correct(), forward_test)
+    except RuntimeError as error:
+        return str(error)
+    return "nothing was said"
+
+
+def _all_on_two_ranks(rank: int) -> tuple[float, bool, str]:
+    return _evaluate(rank, 2), _interrupted(rank), _on_rank_0_only(rank)
+
+
+@pytest.fixture(scope="module")
+def of_two_ranks() -> list[tuple[float, bool, str]]:
+    return run_ranks(2, _all_on_two_ranks)
+
+
+@pytest.mark.distributed
+def test_every_rank_gets_the_result_of_the_whole_data_set(of_two_ranks):
+    alone = _evaluate(0, 1)
+    assert [accuracy for accuracy, _, _ in of_two_ranks] == [alone, alone]
+
+
+@pytest.mark.distributed
+def test_a_stop_on_one_rank_interrupts_all(of_two_ranks):
+    assert [interrupted for _, interrupted, _ in of_two_ranks] == [True, True]
+
+
+@pytest.mark.distributed
+def test_an_evaluation_on_some_ranks_only_is_an_error_that_names_the_others(of_two_ranks):
+    text = of_two_ranks[0][2]
+    assert text.startswith("run_evaluation needs every rank, but not all of them came within 0.5 s")
+    assert "Ranks 1" in text

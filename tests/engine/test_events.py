@@ -101,6 +101,12 @@ def test_first_last_and_every_period_are_log_steps():
     assert steps == [1, 4, 8, 10]
 
 
+@pytest.mark.parametrize(("period", "due"), [(4, [4, 8, 10]), (0, [10]), (100, [10])])
+def test_what_has_a_period_is_also_done_at_the_end(period, due):
+    storages = [EventStorage(start_iter=k, max_iter=10) for k in range(1, 11)]
+    assert [storage.iteration for storage in storages if storage.is_due(period)] == due
+
+
 def test_epoch_is_derived_from_the_update():
     storage = EventStorage(start_iter=4, iter_per_epoch=4)
     assert (storage.epoch, storage.epoch_progress, storage.ends_epoch) == (1, 1.0, True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from pet.engine.events import EventStorage
@@ -50,6 +52,24 @@ def test_without_epochs_the_epoch_stages_do_not_run():
     log: list[str] = []
     run([Recorder(log)], updates=3, iter_per_epoch=0)
     assert not [entry for entry in log if "epoch" in entry]
+
+
+def test_an_epoch_may_have_one_update():
+    log: list[str] = []
+    run([Recorder(log)], updates=3, iter_per_epoch=1)
+    assert [entry for entry in log if "_epoch" in entry] == [f"{stage} {k}" for k in (1, 2, 3) for stage in ("before_epoch", "after_epoch")]
+
+
+def test_table_of_hooks_is_logged_before_the_first_update(caplog):
+    class Note(Hook):
+        def before_step(self, storage: EventStorage) -> None:
+            logging.getLogger("pet").info("an update begins")
+
+    with caplog.at_level(logging.INFO, "pet"):
+        run([Note()], updates=1)
+    first, second = (record.getMessage() for record in caplog.records[:2])
+    assert "before_step     Note (UPDATE)" in first
+    assert second == "an update begins"
 
 
 def test_hooks_run_in_phase_order_and_keep_their_order_inside_a_phase():

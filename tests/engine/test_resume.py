@@ -88,6 +88,7 @@ def test_number_of_workers_may_change_at_a_resume(
         {"SOLVER__OPTIMIZER__TYPE": "ADAMW", "SOLVER__EMA__ENABLED": False},
         {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16"},
         {"SOLVER__NON_FINITE__POLICY": "skip"},
+        {"TEST__PRECISE_BN__ENABLED": True, "TEST__PRECISE_BN__NUM_ITER": 2},
         {"EVAL__ENABLED": False, "SOLVER__SNAPSHOT_ITER": 0},
         {"EVAL__PERIOD_EPOCHS": None, "EVAL__PERIOD_ITERS": 5, "EVAL__BEST__MODE": "min"},
     ],
@@ -249,6 +250,22 @@ def test_finished_run_says_so_and_changes_nothing(tmp_path: Path, caplog: pytest
 def test_longer_schedule_continues_a_finished_run(tmp_path: Path) -> None:
     train(tmp_path)
     assert train(tmp_path, SOLVER__SCHEDULER__TOTAL_EPOCHS=4).updates == PER_EPOCH
+
+
+def test_changed_schedule_is_reported_and_wins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(tmp_path, [TermAt(5)])
+    with caplog.at_level("INFO", "pet"):
+        resumed = train(tmp_path, SOLVER__SCHEDULER__TOTAL_EPOCHS=4, SOLVER__OPTIMIZER__BASE_LR=0.01)
+    assert "SOLVER.SCHEDULER.TOTAL_EPOCHS: 3 -> 4" in caplog.text
+    assert "SOLVER.OPTIMIZER.BASE_LR: 0.05 -> 0.01" in caplog.text
+    assert resumed.updates == 4 * PER_EPOCH - 5
+
+
+def test_another_stream_of_samples_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(tmp_path, [TermAt(5)])
+    train(tmp_path, [TermAt(6)], TRAIN__BATCH_SIZE=BATCH // 2)
+    assert f"batch_size {BATCH} -> {BATCH // 2}" in caplog.text
+    assert "samples of the running epoch may be repeated or left out" in caplog.text
 
 
 def test_resume_from_an_older_file_repeats_from_there(uninterrupted: Callable[..., Path], tmp_path: Path) -> None:

@@ -59,11 +59,14 @@ def test_clipping_limits_what_it_says(clip_type):
         assert float(torch.cat([g.flatten() for g in gradients]).norm()) <= 1e-3 * (1 + 1e-4)
 
 
-def test_the_norm_is_reported_before_clipping():
+@pytest.mark.parametrize(("amp_dtype", "rel"), [(None, 1e-5), (torch.float16, 1e-2)])
+def test_the_norm_is_reported_unscaled_and_before_clipping(amp_dtype, rel):
     model, free = make_model(), make_model()
-    metrics = update(TrainStep(model, make_sgd(model), forward_train, clip=make_clip("full_model", 1e-3)), [make_batch(1)])
+    clip = make_clip("full_model", 1e-3)
+    metrics = update(TrainStep(model, make_sgd(model), forward_train, amp_dtype=amp_dtype, clip=clip), [make_batch(1)])
     update(TrainStep(free, make_sgd(free), forward_train), [make_batch(1)])
-    assert metrics["grad_norm"] == pytest.approx(float(torch.cat([p.grad.flatten() for p in free.parameters()]).norm()), rel=1e-5)
+    assert metrics["grad_norm"] == pytest.approx(float(torch.cat([p.grad.flatten() for p in free.parameters()]).norm()), rel=rel)
+    assert float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()) <= 1e-3 * (1 + 1e-4)
 
 
 def test_an_unknown_clip_type_lists_the_known_ones():

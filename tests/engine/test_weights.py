@@ -65,10 +65,14 @@ def test_a_file_of_something_else_is_refused_even_with_a_broad_allow_list():
         load_weights(make_net(), {"other.weight": torch.zeros(1)}, allow=("*",), source="x")
 
 
-def test_the_first_convolution_is_flipped():
-    source, target = make_net(), make_net()
+def test_the_first_convolution_is_flipped_whatever_its_name():
+    source, target = make_net(), make_net(prefix="backbone")
     load_weights(target, source.state_dict(), flip_conv1=True)
-    assert torch.equal(target.conv1.weight, source.conv1.weight.flip(1))
+    assert torch.equal(target.backbone.conv1.weight, source.conv1.weight.flip(1))
+    stem = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1))
+    weight = stem[0].weight.detach().clone()
+    load_weights(stem, {name: tensor.clone() for name, tensor in stem.state_dict().items()}, flip_conv1=True)
+    assert torch.equal(stem[0].weight, weight.flip(1))
 
 
 def test_flipping_without_such_a_convolution_is_an_error():

@@ -84,6 +84,23 @@ def test_pictures_become_files(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_tensorboard_of_a_resumed_run_keeps_what_was_there(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first, last in ((1, 4), (4, 6)):  # update 4 is made again
+        storage, writer = EventStorage(first, max_iter=last), TensorBoardWriter(tmp_path)
+        while storage.iteration <= last:
+            storage.put_scalar("loss_cls", float(storage.iteration))
+            storage.flush()
+            writer.write_scalars(storage)
+            storage.step()
+        writer.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss/loss_cls")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_tensorboard_holds_scalars_evaluations_and_pictures(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -293,3 +293,11 @@ def test_file_that_is_no_checkpoint_is_refused_with_its_name(content: bytes, tmp
     path.write_bytes(content)
     with pytest.raises(DamagedCheckpoint, match=r"strange\.pth"):
         read_checkpoint(path)
+
+
+def test_a_damaged_file_does_not_count_among_those_that_are_kept(tmp_path):
+    for number in (1, 2, 3):
+        checkpoint_file.write_checkpoint({"n": number}, tmp_path / f"model_iter{number}.pth")
+        checkpoint_file.point_latest(tmp_path, tmp_path / f"model_iter{number}.pth")
+    checkpoint_file.prune(tmp_path, 2, damaged=[tmp_path / "model_iter2.pth"])
+    assert sorted(path.name for path in tmp_path.glob("model_iter*.pth")) == ["model_iter1.pth", "model_iter3.pth"]

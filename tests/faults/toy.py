@@ -230,7 +230,8 @@ def train(
     model = setup.distribute(model, cfg, device)
     test_loader = EvalLoader(ToyDataset(11), batch_size=2, world_size=comm.get_world_size(), rank=comm.get_rank(), num_workers=0)
     evaluation = Evaluation(model, [EvaluationSet("toy", test_loader, Score(on_eval_batch))], forward_test, device)
-    parts = RunParts(cfg, model, optimizer, scheduler, checkpointer, loader, SimpleNamespace(), device, ema)
+    domain = SimpleNamespace(forward_train=forward_train, make_train_data_loader=make_loader)
+    parts = RunParts(cfg, model, optimizer, scheduler, checkpointer, loader, domain, device, ema)
     step = setup.build_step(cfg, model, optimizer, forward_train, device)
     all_hooks = HookList([*build_train_hooks(parts, evaluation), *hooks])
     with EventStorage(scheduler.iteration, cfg.MISC.DISPLAY_ITER, **setup.horizon(cfg, scheduler)) as storage:

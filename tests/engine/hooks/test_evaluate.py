@@ -120,6 +120,13 @@ def test_a_refused_state_is_not_written(tmp_path):
     assert list(tmp_path.glob("*.pth")) == []
 
 
+def test_the_log_says_which_weights_were_measured(caplog):
+    storage = EventStorage(4, max_iter=4, iter_per_epoch=4)
+    with caplog.at_level("INFO", "pet"):
+        Evaluate(FixedResults(50), 0, weights_name="averaged weights (EMA)").after_step(storage)
+    assert "Evaluation of the averaged weights (EMA) after update 4 (epoch 1): val/top1 50" in caplog.text
+
+
 def test_states_survive_a_round_trip():
     best = Best(None, "top1")  # type: ignore[arg-type]
     best.load_state_dict({"value": 3.0, "iteration": 7})

@@ -19,7 +19,7 @@ def main(args):
     """Build the model, load its weights, evaluate it on every test set."""
     cfg = setup.load_cfg(args, domain.get_base_cfg, domain.infer_cfg)
     device = setup.default_setup(cfg, args, mode="test")
-    model = domain.GeneralizedCNN(cfg)
+    model = domain.GeneralizedCNN(cfg, is_train=False)
     if cfg.ANALYSER.ENABLED and is_main_process():
         logging_rank(domain.Analyser(cfg, model, param_details=cfg.ANALYSER.DETAILS).describe())
     return run_test(cfg, args, model, domain, device)
