@@ -68,7 +68,9 @@ class Batch:
         return int(self.images.shape[0])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The batch with images and targets on ``device``."""
+        """The batch with images and targets on ``device``; itself if it is there."""
+        if self.images.device == device:
+            return self
         targets = {
             name: value.to(device, non_blocking=non_blocking) if isinstance(value, torch.Tensor) else value
             for name, value in self.targets.items()

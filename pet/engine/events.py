@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -39,34 +39,41 @@ def get_event_storage() -> EventStorage:
 
 
 class HistoryBuffer:
-    """The newest ``(value, iteration)`` pairs of one scalar."""
+    """The newest values of one scalar and the updates they belong to."""
 
     def __init__(self, max_length: int) -> None:
-        self._data: deque[tuple[float, int]] = deque(maxlen=max_length)
+        self._values: deque[float] = deque(maxlen=max_length)
+        self._iterations: deque[int] = deque(maxlen=max_length)
 
     def update(self, value: float, iteration: int) -> None:
         """Append a value; the oldest one falls out when the buffer is full."""
-        self._data.append((value, iteration))
+        self._values.append(value)
+        self._iterations.append(iteration)
+
+    def extend(self, values: Iterable[float], iterations: Iterable[int]) -> None:
+        """Append several values."""
+        self._values.extend(values)
+        self._iterations.extend(iterations)
 
     def latest(self) -> float:
         """The newest value."""
-        return self._data[-1][0]
+        return self._values[-1]
 
     def median(self, window: int) -> float:
         """Median of the newest ``window`` values."""
-        return statistics.median(value for value, _ in list(self._data)[-window:])
+        return statistics.median(list(self._values)[-window:])
 
     def avg(self, window: int) -> float:
         """Mean of the newest ``window`` values."""
-        values = [value for value, _ in list(self._data)[-window:]]
+        values = list(self._values)[-window:]
         return math.fsum(values) / len(values)
 
     def values(self) -> list[tuple[float, int]]:
         """All kept ``(value, iteration)`` pairs, oldest first."""
-        return list(self._data)
+        return list(zip(self._values, self._iterations, strict=True))
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self._values)
 
 
 class NonFinite(NamedTuple):
@@ -127,6 +134,9 @@ class EventStorage:
         self._unsmoothed: set[str] = set()
         self._maximum: set[str] = {"data_time"}
         self._scope = ""
+        # By window, until the next flush; each writer asks for the same.
+        self._smoothed: dict[int, dict[str, float]] = {}
+        self._world_size = comm.get_world_size()
 
     # ------------------------------------------------------------------ position
     @property
@@ -159,9 +169,13 @@ class EventStorage:
         """Whether values are flushed and written after this update: first, last, and every ``log_period``."""
         return self.iteration % self.log_period == 0 or self.iteration in (1, self.max_iter)
 
-    def is_due(self, period: int) -> bool:
-        """Whether something done every ``period`` updates (0: only at the end) is due after this one."""
-        return self.iteration == self.max_iter or (period > 0 and self.iteration % period == 0)
+    def is_due(self, *periods: int) -> bool:
+        """Whether something done every so many updates (0: only at the end) is due after this one."""
+        iteration = self.iteration
+        for period in periods:
+            if period and iteration % period == 0:
+                return True
+        return iteration == self.max_iter
 
     @property
     def last_update(self) -> int:
@@ -196,10 +210,6 @@ class EventStorage:
         for name, value in values.items():
             self.put_scalar(name, value, smoothing_hint)
 
-    def put_row(self, values: Mapping[str, Scalar]) -> None:
-        """Record the scalars of this update at once (the fast path of ``write_metrics``)."""
-        self._row.update(values)
-
     def put_evaluation(self, results: dict[str, float]) -> None:
         """Record the results of an evaluation after this update, named ``<data set>/<metric>``; percentages are 0-100."""
         self.evaluations.append(results)
@@ -223,20 +233,22 @@ class EventStorage:
         self._rows, self._row = [], {}
         if not rows:
             return
+        self._smoothed = {}
         by_rank = comm.all_gather(_to_host(rows))
-        for rank, rank_rows in enumerate(by_rank):
-            self._note_non_finite(rank, rank_rows)
-        for position, (iteration, row) in enumerate(by_rank[0]):
-            for name in row:
-                values = [rank_rows[position][1][name] for rank_rows in by_rank if name in rank_rows[position][1]]
-                value = max(values) if name in self._maximum else math.fsum(values) / len(values)
-                self._history_of(name).update(value, iteration)
+        for rank, columns in enumerate(by_rank):
+            self._note_non_finite(rank, columns)
+        for name, column in by_rank[0].items():
+            others = [columns[name] for columns in by_rank[1:] if name in columns]
+            reduced = _reduce([column, *others], name in self._maximum) if others else column
+            self._history_of(name).extend(reduced.values(), reduced.keys())
 
-    def _note_non_finite(self, rank: int, rows: list[tuple[int, dict[str, float]]]) -> None:
-        for iteration, row in rows:
-            names = tuple(name for name, value in row.items() if "loss" in name and not math.isfinite(value))
-            if names:
-                self.non_finite.append(NonFinite(iteration, rank, names))
+    def _note_non_finite(self, rank: int, columns: Columns) -> None:
+        bad: dict[int, list[str]] = {}
+        for name, column in columns.items():
+            if "loss" in name and not all(map(math.isfinite, column.values())):
+                for iteration in (i for i, value in column.items() if not math.isfinite(value)):
+                    bad.setdefault(iteration, []).append(name)
+        self.non_finite += [NonFinite(iteration, rank, tuple(bad[iteration])) for iteration in sorted(bad)]
 
     def _history_of(self, name: str) -> HistoryBuffer:
         if name not in self._histories:
@@ -260,10 +272,12 @@ class EventStorage:
     def latest_with_smoothing_hint(self, window: int | None = None) -> dict[str, float]:
         """The newest values; the median of the last ``window`` (default: the log period) where smoothing was asked for."""
         window = window or self.log_period
-        return {
-            name: history.latest() if name in self._unsmoothed else history.median(window)
-            for name, history in self._histories.items()
-        }
+        if window not in self._smoothed:
+            self._smoothed[window] = {
+                name: history.latest() if name in self._unsmoothed else history.median(window)
+                for name, history in self._histories.items()
+            }
+        return dict(self._smoothed[window])
 
     # ---------------------------------------------------------------------- stop
     def request_stop(self, reason: str, status: int = 0, *, by_all_ranks: bool = False) -> None:
@@ -287,7 +301,7 @@ class EventStorage:
         """Let the ranks agree whether to stop after this update; sets ``stop``. The loop calls it on every rank."""
         if self.stop is not None:
             return
-        if comm.get_world_size() == 1:
+        if self._world_size == 1:
             self.stop = self._stop_request
         elif self.iteration % self.stop_check_period == 0:
             self.agree_stop()
@@ -312,7 +326,7 @@ class EventStorage:
         """Restore the values; the position is given to the constructor."""
         self.resumed_inside_step = state["inside_step"]
         self._unsmoothed = set(state["unsmoothed"])
-        self._histories = {}
+        self._histories, self._smoothed = {}, {}
         for name, pairs in state["histories"].items():
             for value, iteration in pairs:
                 self._history_of(name).update(value, iteration)
@@ -327,14 +341,42 @@ class EventStorage:
         _STACK.remove(self)
 
 
-def _to_host(rows: list[tuple[int, dict[str, Scalar]]]) -> list[tuple[int, dict[str, float]]]:
-    """Rows with plain floats; all tensors of one device travel together."""
-    tensors = [value for _, row in rows for value in row.values() if isinstance(value, torch.Tensor)]
-    floats = iter(torch.stack([t.detach().reshape(()).float() for t in tensors]).tolist() if tensors else ())
-    return [
-        (iteration, {name: next(floats) if isinstance(v, torch.Tensor) else float(v) for name, v in row.items()})
-        for iteration, row in rows
-    ]
+# Scalar name to update to value.
+Columns = dict[str, dict[int, float]]
+
+
+def _to_host(rows: list[tuple[int, dict[str, Scalar]]]) -> Columns:
+    """The values of each scalar as floats; all tensors of one device travel together."""
+    columns: dict[str, dict[int, Any]] = {}
+    tensors: list[tuple[str, int]] = []
+    for iteration, row in rows:
+        for name, value in row.items():
+            if name not in columns:
+                columns[name] = {}
+            if isinstance(value, torch.Tensor):
+                tensors.append((name, iteration))
+                columns[name][iteration] = value
+            else:
+                columns[name][iteration] = float(value)
+    if tensors:
+        values = [columns[name][iteration] for name, iteration in tensors]
+        for (name, iteration), number in zip(tensors, _stack(values).tolist(), strict=True):
+            columns[name][iteration] = number
+    return columns
+
+
+def _stack(values: list[torch.Tensor]) -> torch.Tensor:
+    """One-element tensors as one float tensor, (N,)."""
+    return torch.stack([value if value.dim() == 0 else value.reshape(()) for value in values]).detach().float()
+
+
+def _reduce(columns: list[dict[int, float]], maximum: bool) -> dict[int, float]:
+    """Mean or maximum over the ranks for each update of the first."""
+    reduced = {}
+    for iteration in columns[0]:
+        values = [column[iteration] for column in columns if iteration in column]
+        reduced[iteration] = max(values) if maximum else math.fsum(values) / len(values)
+    return reduced
 
 
 def write_metrics(metrics: Mapping[str, Scalar], storage: EventStorage) -> None:
@@ -342,4 +384,4 @@ def write_metrics(metrics: Mapping[str, Scalar], storage: EventStorage) -> None:
 
     ``data_time`` is reduced over the ranks by maximum, everything else by mean.
     """
-    storage.put_row(metrics)
+    storage._row.update(metrics)

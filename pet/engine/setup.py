@@ -215,8 +215,8 @@ def _log_first_page(cfg: CfgNode, device: torch.device, folder: Path) -> None:
     lines = [f"Command: {env.command()}", *env.describe_machine(folder)]
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     world, threads = comm.get_world_size(), torch.get_num_threads()
-    counts = f"{world} process{'es' if world > 1 else ''} on {device.type}{name}, {threads} thread{'s' if threads > 1 else ''} each"
-    lines.append(f"{counts}; folder {folder}")
+    processes = f"{world} process{'es' if world > 1 else ''} on {device.type}{name}"
+    lines.append(f"{processes}, {threads} thread{'s' if threads > 1 else ''} each; folder {folder}")
     amp = amp_dtype(cfg, device)
     scaler = ", loss scaling" if amp == torch.float16 else ""
     lines.append(f"Precision: {str(amp or torch.float32).removeprefix('torch.')}{scaler}; seed {cfg.MISC.SEED}")

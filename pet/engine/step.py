@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,9 @@ class TrainStep:
         clip: Clip | None = None,
         skip: SkipPolicy | None = None,
     ) -> None:
-        self.model, self.optimizer, self._forward_train = model, optimizer, forward_train
+        self.model, self.optimizer = model, optimizer
         self.device, self.amp_dtype = torch.device(device), amp_dtype
+        self._forward_train = forward_train if amp_dtype is None else torch.autocast(self.device.type, amp_dtype)(forward_train)
         self._clip, self._skip = clip, skip
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._buffers = list(model.buffers()) if skip else []
@@ -100,29 +101,32 @@ class TrainStep:
     ) -> dict[str, Scalar]:
         """Run the update and return detached metrics of the window: losses, ``total_loss``, metrics, ``grad_norm``."""
         storage.samples.append((storage.iteration, [batch.ids for batch in window]))
-        kept = [buffer.clone() for buffer in self._buffers]
+        kept = [buffer.clone() for buffer in self._buffers] if self._buffers else []
         self.optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Scalar] = {}
-        finite = True
-        share = 1.0 / len(window)
-        for position, batch in enumerate(window):
-            is_last = position + 1 == len(window)
-            with nullcontext() if is_last else self._no_sync():
-                total = self._forward(batch, metrics, share)
-                if self._skip is not None:
-                    finite = self._agree_finite(finite, total, is_last)
-                if finite:
-                    (total if self.scaler is None else self.scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
+        finite, share = True, 1.0 / len(window)
+        *others, last = window
+        for batch in others:
+            with self._no_sync():
+                finite = self._backward(batch, metrics, share, finite, is_last=False)
+        finite = self._backward(last, metrics, share, finite, is_last=True)
         storage.update_skipped = not (finite and self._update(metrics, after_backward, storage))
         if self._skip is not None or self.scaler is not None:
             self._count_skips(storage, kept, metrics)
         return metrics
 
+    def _backward(self, batch: Any, metrics: dict[str, Scalar], share: float, finite: bool, is_last: bool) -> bool:
+        """Forward and backward of one micro-batch; whether the window is finite so far."""
+        total = self._forward(batch, metrics, share)
+        if self._skip is not None:
+            finite = self._agree_finite(finite, total, is_last)
+        if finite:
+            (total if self.scaler is None else self.scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
+        return finite
+
     def _forward(self, batch: Any, metrics: dict[str, Scalar], share: float) -> Tensor:
         """Loss of one micro-batch times its share of the window; adds the detached values to ``metrics``."""
-        batch = batch.to(self.device, non_blocking=True)
-        with self._autocast():
-            outputs = self._forward_train(self.model, batch)
+        outputs = self._forward_train(self.model, batch.to(self.device, non_blocking=True))
         losses = outputs["losses"]
         if not losses:
             raise ValueError('forward_train returned no loss; expected {"losses": {name: scalar tensor}, "metrics": {...}}')
@@ -137,11 +141,6 @@ class TrainStep:
             value = value.detach() * share
             metrics[name] = metrics[name] + value if name in metrics else value
         return total * share
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.amp_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.amp_dtype)
 
     def _update(self, metrics: dict[str, Scalar], after_backward: Callable[[EventStorage], None], storage: EventStorage) -> bool:
         """Clip and step; whether the weights changed."""

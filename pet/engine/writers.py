@@ -17,6 +17,7 @@ from pet.utils.images import write_png
 from pet.utils.logger import LOGGER
 
 _TIMES = ("time", "data_time")
+_LOG_STEPS_TOGETHER, _DELAY_S = 20, 30.0
 
 
 class EventWriter:
@@ -81,7 +82,7 @@ class ConsoleWriter(EventWriter):
 
 def _memory_mib() -> int:
     """Peak memory of the device on CUDA, of the process elsewhere."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated() >> 20
     import resource
 
@@ -154,6 +155,8 @@ class TensorBoardWriter(EventWriter):
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
         self._opened: Any = None
+        # Update, time and scalars of log steps.
+        self._pending: list[tuple[int, float, dict[str, float]]] = []
 
     def _writer(self, storage: EventStorage) -> Any:
         if self._opened is None:
@@ -163,13 +166,24 @@ class TensorBoardWriter(EventWriter):
         return self._opened
 
     def write_scalars(self, storage: EventStorage) -> None:
-        """Add the scalars."""
-        for name, value in storage.latest_with_smoothing_hint().items():
-            group = "loss" if "loss" in name else "train"
-            self._writer(storage).add_scalar(f"{group}/{name}", value, storage.iteration)
+        """Add the scalars; several log steps reach TensorBoard together, because waking its thread is most of the cost."""
+        self._writer(storage)
+        self._pending.append((storage.iteration, time.time(), storage.latest_with_smoothing_hint()))
+        if len(self._pending) == _LOG_STEPS_TOGETHER or time.time() - self._pending[0][1] > _DELAY_S:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+        for iteration, seconds, scalars in self._pending:
+            tags = {name: f"{'loss' if 'loss' in name else 'train'}/{name}" for name in scalars}
+            values = [Summary.Value(tag=tags[name], simple_value=value) for name, value in scalars.items()]
+            self._opened._get_file_writer().add_summary(Summary(value=values), iteration, seconds)
+        self._pending.clear()
 
     def write_results(self, storage: EventStorage) -> None:
         """Add evaluations and pictures."""
+        self._hand_over()
         for results in storage.evaluations:
             for name, value in results.items():
                 self._writer(storage).add_scalar(f"eval/{name}", value, storage.iteration)
@@ -179,11 +193,13 @@ class TensorBoardWriter(EventWriter):
     def close(self) -> None:
         """Flush and close."""
         if self._opened is not None:
+            self._hand_over()
             self._opened.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing; what was written up to a checkpoint is handed to the system, because rows in a queue die with the process."""
         if self._opened is not None:
+            self._hand_over()
             self._opened.flush()
         return {}
 

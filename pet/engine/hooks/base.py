@@ -100,6 +100,9 @@ def check_hook(hook: Hook) -> None:
             raise TypeError(f"{name}.{stage} cannot be called as {wanted}: {error}") from error
 
 
+StageMethod = Callable[[EventStorage], None]
+
+
 class HookList:
     """Hooks in phase order, with their methods bound once and their time measured.
 
@@ -111,17 +114,21 @@ class HookList:
             check_hook(hook)
         self.hooks = sorted(hooks, key=lambda hook: hook.phase)
         self.names = _unique_names(self.hooks)
-        self.seconds = [0.0] * len(self.hooks)
-        everything = (Phase.TIMING, Phase.WRITE)
-        self._before_epoch = self._bind("before_epoch", *everything)
-        self._before_step = self._bind("before_step", *everything)
-        self._after_backward = self._bind("after_backward", *everything)
-        self._after_update = self._bind("after_step", Phase.TIMING, Phase.UPDATE)
-        self._after_save = self._bind("after_step", Phase.SAVE, Phase.SAVE)
-        self._after_rest = self._bind("after_step", Phase.EVALUATE, Phase.WRITE)
-        self._after_epoch = self._bind("after_epoch", *everything)
+        self.seconds = [0.0] * (len(self.hooks) + 1)
+        # Each of these calls a stage on all hooks that override it.
+        self.before_epoch = self._join(self._bind("before_epoch"))
+        self.before_step = self._join(self._bind("before_step"))
+        self.after_backward = self._join(self._bind("after_backward"))
+        self.after_epoch = self._join(self._bind("after_epoch"))
+        updating = self._bind("after_step", Phase.TIMING, Phase.UPDATE)
+        saving = self._bind("after_step", Phase.SAVE, Phase.SAVE)
+        rest = self._bind("after_step", Phase.EVALUATE, Phase.WRITE)
+        # Whether to stop is settled before anything is saved. Its time goes to a place of its own.
+        self.after_step = self._join([*updating, (len(self.hooks), EventStorage.settle_stop), *saving, *rest])
+        # What of the last update comes after the point where its checkpoint was taken.
+        self.replay = self._join(rest)
 
-    def _bind(self, stage: str, first: Phase, last: Phase) -> list[tuple[int, Callable[[EventStorage], None]]]:
+    def _bind(self, stage: str, first: Phase = Phase.TIMING, last: Phase = Phase.WRITE) -> list[tuple[int, StageMethod]]:
         """Methods that a hook really overrides, with the hook's position."""
         return [
             (position, getattr(hook, stage))
@@ -129,42 +136,19 @@ class HookList:
             if first <= hook.phase <= last and getattr(type(hook), stage) is not getattr(Hook, stage)
         ]
 
-    def _call(self, methods: list[tuple[int, Callable[[EventStorage], None]]], storage: EventStorage) -> None:
-        if not methods:
-            return
-        seconds, start = self.seconds, perf_counter()
-        for position, method in methods:
-            method(storage)
-            now = perf_counter()
-            seconds[position] += now - start
-            start = now
+    def _join(self, methods: Sequence[tuple[int, StageMethod]]) -> StageMethod:
+        """One function that calls the methods in turn and adds up their time."""
+        seconds = self.seconds
 
-    def before_epoch(self, storage: EventStorage) -> None:
-        """Call the stage on all hooks."""
-        self._call(self._before_epoch, storage)
+        def call(storage: EventStorage) -> None:
+            start = perf_counter()
+            for position, method in methods:
+                method(storage)
+                now = perf_counter()
+                seconds[position] += now - start
+                start = now
 
-    def before_step(self, storage: EventStorage) -> None:
-        """Call the stage on all hooks."""
-        self._call(self._before_step, storage)
-
-    def after_backward(self, storage: EventStorage) -> None:
-        """Call the stage on all hooks."""
-        self._call(self._after_backward, storage)
-
-    def after_step(self, storage: EventStorage) -> None:
-        """Call the stage on all hooks; whether to stop is settled before anything is saved."""
-        self._call(self._after_update, storage)
-        storage.settle_stop()
-        self._call(self._after_save, storage)
-        self._call(self._after_rest, storage)
-
-    def replay(self, storage: EventStorage) -> None:
-        """Run the phases of the last update that come after the point where its checkpoint was taken."""
-        self._call(self._after_rest, storage)
-
-    def after_epoch(self, storage: EventStorage) -> None:
-        """Call the stage on all hooks."""
-        self._call(self._after_epoch, storage)
+        return call if methods else _do_nothing
 
     @contextmanager
     def running(self, storage: EventStorage) -> Iterator[None]:
@@ -224,8 +208,12 @@ class HookList:
 
     def time_table(self, total_s: float) -> str:
         """Seconds and share of every hook, longest first."""
-        rows = sorted(zip(self.seconds, self.names, strict=True), reverse=True)
+        rows = sorted(zip(self.seconds, [*self.names, "stop agreement"], strict=True), reverse=True)
         return ", ".join(f"{name} {s:.2f} s ({s / max(total_s, 1e-9):.1%})" for s, name in rows if s >= 0.005) or "under 5 ms"
+
+
+def _do_nothing(storage: EventStorage) -> None:
+    pass
 
 
 def _unique_names(hooks: Sequence[Hook]) -> list[str]:

@@ -41,7 +41,7 @@ class Checkpoint(Hook):
 
     def after_step(self, storage: EventStorage) -> None:
         """Save when due or when the run is about to stop."""
-        if storage.stop is not None or any(storage.is_due(period) for period in self._periods):
+        if storage.stop is not None or storage.is_due(*self._periods):
             self._save(storage)
 
     def after_train(self, storage: EventStorage) -> None:
