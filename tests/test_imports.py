@@ -31,8 +31,6 @@ COLLECTIVES = {
     "all_gather",
     "broadcast",
     "agree_max",
-    "reduce_rows",
-    "reduce_dict",
     "broadcast_buffers",
     "barrier",
     "monitored_barrier",

@@ -23,6 +23,7 @@ from pet.data.sampler import EvalSampler, Position, TrainSampler
 from pet.data.structures import BadImageError, Batch, Sample
 from pet.data.transforms.base import Chain
 from pet.data.worker import WorkerContext, dead_workers
+from pet.utils.env import usable_cores
 from pet.utils.logger import LOGGER
 from pet.utils.rng import STREAM_SAMPLE, keyed_generator, sample_generator
 
@@ -33,8 +34,7 @@ _SHOWN_WARNINGS = 20
 
 def default_workers(processes: int) -> int:
     """Workers for each process when LOADER_THREADS is -1: ``min(4, cores / processes)``."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, cores // max(processes, 1))
+    return min(4, usable_cores() // max(processes, 1))
 
 
 class SampleReader:

@@ -10,14 +10,14 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from pet.utils.files import atomic_text, atomic_write, disk_full, file_digest, fsync_folder
+from pet.utils.files import TEMPORARY, atomic_text, atomic_write, disk_full, file_digest, fsync_folder
 
 LATEST, BEST = "model_latest.pth", "model_best.pth"
 _NUMBERED = re.compile(r"model_(iter|epoch)(\d+)\.pth")
@@ -134,12 +134,7 @@ def resume_candidates(folder: Path) -> tuple[list[Path], str]:
 
 def point_latest(folder: Path, target: Path) -> None:
     """Let ``model_latest.pth`` name ``target``, in one step; a copy where the file system has no links."""
-    temporary = folder / f"{LATEST}.tmp-pet-{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    try:
-        os.symlink(target.name, temporary)
-    except OSError:
-        shutil.copyfile(target, temporary)
+    temporary = _link_or_copy(target, folder / LATEST, lambda path: os.symlink(target.name, path))
     os.replace(temporary, folder / LATEST)
     fsync_folder(folder)
 
@@ -148,17 +143,24 @@ def keep_best(source: Path, folder: Path) -> None:
     """Let ``model_best.pth`` be the content of ``source``, which retention may remove later: a hard link, else a copy."""
     beside = digest_path(source)
     digest = beside.read_text(encoding="utf-8").split()[0] if beside.is_file() else file_digest(source)
+    temporary = _link_or_copy(source, folder / BEST, lambda path: os.link(source, path))
+    # Between these two the old file has the new checksum; a copy, which takes long, is made before.
     atomic_text(digest_path(folder / BEST), f"{digest}  {BEST}\n")
-    temporary = folder / f"{BEST}.tmp-pet-{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
     os.replace(temporary, folder / BEST)
     # os.replace between two links of one file does nothing and leaves the temporary name
     temporary.unlink(missing_ok=True)
     fsync_folder(folder)
+
+
+def _link_or_copy(source: Path, target: Path, link: Callable[[Path], None]) -> Path:
+    """A temporary file beside ``target``: what ``link`` makes, or a copy of ``source`` where the file system has no links."""
+    temporary = target.with_name(f"{target.name}{TEMPORARY}{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        link(temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    return temporary
 
 
 def prune(folder: Path, keep: int, damaged: Sequence[Path] = ()) -> None:

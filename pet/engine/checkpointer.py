@@ -234,7 +234,8 @@ class CheckPointer:
 
         Args:
             model: wrapped or not; keys are those of the bare module.
-            optimizer, scheduler: their state; the scheduler's ``iteration`` is the next update.
+            optimizer, scheduler: their state; the scheduler's ``iteration`` is the next update, its ``iter_per_epoch`` gives
+                the epochs done.
             copy_latest: let ``model_latest.pth`` name the new file.
             infix: ``iter`` or ``epoch``.
             number: defaults to the last update.
@@ -244,7 +245,8 @@ class CheckPointer:
         """
         comm.broadcast_buffers(model)
         rng = comm.gather(get_rng_state())
-        number = scheduler.iteration - 1 if number is None else number
+        done = scheduler.iteration - 1
+        number = done if number is None else number
         path = self.folder / f"model_{infix}{number}.pth"
         state = {
             "format": FORMAT,
@@ -253,7 +255,12 @@ class CheckPointer:
             "scheduler": scheduler.state_dict(),
             **{name: part.state_dict() for name, part in self._parts.items()},
             "rng": rng,
-            "meta": {**self.meta, "iteration": scheduler.iteration - 1, "world_size": comm.get_world_size()},
+            "meta": {
+                **self.meta,
+                "iteration": done,
+                "epoch": round(done / scheduler.iter_per_epoch, 4),
+                "world_size": comm.get_world_size(),
+            },
         }
         problem: OSError | None = None
         if comm.is_main_process():
@@ -264,7 +271,7 @@ class CheckPointer:
         text = comm.broadcast(str(problem) if problem else "")
         if text:
             raise problem or OSError(f"rank 0 could not save: {text}")
-        self.last_saved, self.last_path = scheduler.iteration - 1, path
+        self.last_saved, self.last_path = done, path
         return path
 
     def _write(self, state: Mapping[str, Any], path: Path, copy_latest: bool) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pet.utils import comm
+from pet.utils.module import eval_mode
 from pet.utils.rng import get_rng_state, set_rng_state
 
 
@@ -36,15 +37,11 @@ class Visualizer(Protocol):
 @contextmanager
 def inference_mode_of(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; modes of all modules and the random generators are restored afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
     state = get_rng_state()
-    model.eval()
     try:
-        with torch.inference_mode():
+        with eval_mode(model), torch.inference_mode():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
         set_rng_state(state)
 
 

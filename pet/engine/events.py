@@ -288,9 +288,11 @@ class EventStorage:
             status: exit status of the script, e.g. 143 after SIGTERM.
             by_all_ranks: every rank makes this request at the same place, so nothing has to be agreed.
         """
-        self._stop_request = self._stop_request or StopRequest(reason, status)
+        request = StopRequest(reason, status)
+        self._stop_request = self._stop_request or request
         if by_all_ranks:
-            self.stop = self.stop or self._stop_request
+            # Not the rank's own earlier request: a signal that reached one rank only would give the ranks different ends.
+            self.stop = self.stop or request
 
     @property
     def stop_requested(self) -> bool:
@@ -348,19 +350,19 @@ Columns = dict[str, dict[int, float]]
 def _to_host(rows: list[tuple[int, dict[str, Scalar]]]) -> Columns:
     """The values of each scalar as floats; all tensors of one device travel together."""
     columns: dict[str, dict[int, Any]] = {}
-    tensors: list[tuple[str, int]] = []
+    by_device: dict[torch.device, list[tuple[str, int]]] = {}
     for iteration, row in rows:
         for name, value in row.items():
             if name not in columns:
                 columns[name] = {}
             if isinstance(value, torch.Tensor):
-                tensors.append((name, iteration))
+                by_device.setdefault(value.device, []).append((name, iteration))
                 columns[name][iteration] = value
             else:
                 columns[name][iteration] = float(value)
-    if tensors:
-        values = [columns[name][iteration] for name, iteration in tensors]
-        for (name, iteration), number in zip(tensors, _stack(values).tolist(), strict=True):
+    for places in by_device.values():
+        values = [columns[name][iteration] for name, iteration in places]
+        for (name, iteration), number in zip(places, _stack(values).tolist(), strict=True):
             columns[name][iteration] = number
     return columns
 

@@ -9,6 +9,9 @@ import yaml
 from pet.config import CfgNode
 from pet.utils.logger import LOGGER, logging_rank
 
+# What only the start of a run reads.
+_START_ONLY = ("TRAIN.WEIGHTS", "TRAIN.ALLOW_MISMATCH", "MODEL.PRETRAINED", "MISC.CONV1_RGB2BGR")
+
 
 class DataPosition:
     """The part of a checkpoint that says how the stream of samples was made; its position is the update itself.
@@ -48,10 +51,14 @@ def report_config_changes(cfg: CfgNode, then: str) -> None:
         (key, before.get(key), now.get(key)) for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
     ]
     if changed:
-        rows = "\n".join(
-            f"  {key}: {old!r} -> {new!r} (effective from now on; {cfg_origin(cfg, key)})" for key, old, new in changed
-        )
+        rows = "\n".join(f"  {key}: {old!r} -> {new!r} ({_effect(key)}; {cfg_origin(cfg, key)})" for key, old, new in changed)
         logging_rank(f"The config differs from the one of the checkpoint:\n{rows}")
+
+
+def _effect(key: str) -> str:
+    if key in _START_ONLY:
+        return "NOT used: the weights are those of the checkpoint; to start afresh choose another --work-dir"
+    return "effective from now on"
 
 
 def cfg_origin(cfg: CfgNode, key: str) -> str:

@@ -33,6 +33,7 @@ from pet.utils import comm, env
 from pet.utils.files import atomic_text
 from pet.utils.logger import LOGGER, log_file, logging_rank, setup_logging
 from pet.utils.rng import seed_everything
+from pet.utils.suggest import did_you_mean
 
 _ARCHIVED = ("metrics.json", "best.json", "finished.json", "tensorboard_log", "vis", "config.yaml")
 
@@ -77,7 +78,10 @@ def default_argument_parser(description: str = "") -> argparse.ArgumentParser:
 
 def parse_args(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse flags and KEY VALUE pairs in any order; LOCAL_RANK in the environment wins over the flag."""
-    args = parser.parse_intermixed_args(separate_resume(sys.argv[1:] if arguments is None else arguments))
+    args, unknown = parser.parse_known_intermixed_args(separate_resume(sys.argv[1:] if arguments is None else arguments))
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}.{did_you_mean(unknown[0].partition('=')[0], flags)}")
     args.local_rank = int(os.environ.get("LOCAL_RANK", args.local_rank))
     words = getattr(args, "metrics", None) or []
     first_key = next((i for i, word in enumerate(words) if is_config_word(word)), len(words))
@@ -136,6 +140,8 @@ def scale_lr(cfg: CfgNode) -> None:
 def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -> torch.device:
     """Device, process group, folder, log, seed and the first page of the log; returns the device."""
     adopt_launcher(args.launcher)
+    if args.local_rank:
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     device = choose_device(cfg.MISC.DEVICE)
     comm.init_distributed(device, cfg.MISC.DIST_TIMEOUT)
     folder = Path(cfg.MISC.CKPT)
@@ -236,7 +242,8 @@ def amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
         return None
     if cfg.SOLVER.AMP.DTYPE != "auto":
         return torch.bfloat16 if cfg.SOLVER.AMP.DTYPE == "bfloat16" else torch.float16
-    has_bfloat16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
+    # GPUs before Ampere emulate bfloat16, which is slower than float32.
+    has_bfloat16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
     return torch.bfloat16 if has_bfloat16 else torch.float16
 
 

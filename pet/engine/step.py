@@ -113,6 +113,7 @@ class TrainStep:
         storage.update_skipped = not (finite and self._update(metrics, after_backward, storage))
         if self._skip is not None or self.scaler is not None:
             self._count_skips(storage, kept, metrics)
+            storage.put_scalar("skipped_updates", self.skipped_updates, smoothing_hint=False)
         return metrics
 
     def _backward(self, batch: Any, metrics: dict[str, Scalar], share: float, finite: bool, is_last: bool) -> bool:
@@ -171,7 +172,7 @@ class TrainStep:
     def _gradients_finite(self) -> bool:
         """Gradients are equal on all ranks, so the ranks decide alike without an exchange."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        return bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()))
+        return bool(torch.isfinite(nn.utils.get_total_norm(gradients, float("inf"))))
 
     def _count_skips(self, storage: EventStorage, kept: list[Tensor], metrics: dict[str, Scalar]) -> None:
         if storage.update_skipped:
@@ -184,7 +185,6 @@ class TrainStep:
                 self._drop_non_finite(storage, metrics)
         else:
             self.skipped_in_a_row = 0
-        metrics["skipped_updates"] = float(self.skipped_updates)
 
     def _drop_non_finite(self, storage: EventStorage, metrics: dict[str, Scalar]) -> None:
         bad = [name for name, value in metrics.items() if isinstance(value, Tensor) and not bool(torch.isfinite(value))]

@@ -32,16 +32,16 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentPars
 def load_test_weights(cfg: CfgNode, model: nn.Module) -> Path:
     """Load TEST.WEIGHTS, else the best or latest checkpoint of the run; averages instead of weights if the run evaluates them."""
     path = get_weights(cfg.MISC.CKPT, cfg.TEST.WEIGHTS)
+    averages: dict[str, torch.Tensor] = {}
     if path.suffix == ".safetensors":
-        state, kind = read_weights(path), "weights"
+        state = read_weights(path)
     else:
         content = read_checkpoint(path)
-        averaged = cfg.EVAL.EMA and "ema" in content
-        state = (
-            {**extract_state(content, str(path)), **content["ema"]["weights"]} if averaged else extract_state(content, str(path))
-        )
-        kind = "averaged weights (EMA)" if averaged else "weights"
-    report = load_weights(model, state, cfg.TRAIN.ALLOW_MISMATCH, str(path))
+        state = extract_state(content, str(path))
+        if cfg.EVAL.EMA and "ema" in content:
+            averages = content["ema"]["weights"]
+    kind = "averaged weights (EMA)" if averages else "weights"
+    report = load_weights(model, {**state, **averages}, cfg.TRAIN.ALLOW_MISMATCH, str(path))
     logging_rank(f"Testing the {kind} of {path}: {report.summary()}")
     return path
 

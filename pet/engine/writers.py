@@ -178,7 +178,7 @@ class TensorBoardWriter(EventWriter):
         for iteration, seconds, scalars in self._pending:
             tags = {name: f"{'loss' if 'loss' in name else 'train'}/{name}" for name in scalars}
             values = [Summary.Value(tag=tags[name], simple_value=value) for name, value in scalars.items()]
-            self._opened._get_file_writer().add_summary(Summary(value=values), iteration, seconds)
+            self._opened.file_writer.add_summary(Summary(value=values), iteration, seconds)
         self._pending.clear()
 
     def write_results(self, storage: EventStorage) -> None:

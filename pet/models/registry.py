@@ -24,11 +24,6 @@ CLS_HEADS: Registry[Callable[..., nn.Module]] = Registry("classification head", 
 CLS_LOSSES: Registry[Callable[..., nn.Module]] = Registry("classification loss", "pet.models.losses")
 
 
-def find(registry: Registry[T], name: str) -> T:
-    """The part called ``name``: an entry of the registry, or an object named by its import path."""
-    return registry.find(name)
-
-
 def construct(part: Callable[..., T], what: str, options: dict[str, Any], *args: Any, **kwargs: Any) -> T:
     """Call ``part(*args, **kwargs, **options)``; options that it does not take are an error that says so.
 

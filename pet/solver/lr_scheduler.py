@@ -180,7 +180,6 @@ class LearningRateScheduler:
             raise ValueError(f"iter_per_epoch is {iter_per_epoch}; an epoch has at least one update")
         self.optimizer, self.iter_per_epoch = optimizer, iter_per_epoch
         self.schedule = Schedule.from_cfg(cfg.SCHEDULER, iter_per_epoch)
-        self._unit_is_epochs = cfg.SCHEDULER.TOTAL_EPOCHS is not None
         self._threshold = cfg.SCHEDULER.LOG_LR_CHANGE_THRESHOLD
         self.base_lr: float = cfg.OPTIMIZER.BASE_LR
         self.base_lrs = [float(group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups]

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 _object_group: Any = None
+_timeout: timedelta | None = None
 
 
 def is_distributed() -> bool:
@@ -50,11 +51,13 @@ def init_distributed(device: torch.device, timeout_s: float) -> None:
         device: nccl is used for CUDA devices, gloo otherwise.
         timeout_s: seconds after which a collective that misses a rank fails.
     """
+    global _timeout
     if is_distributed() or int(os.environ.get("WORLD_SIZE", "1") or 1) <= 1:
         return
+    _timeout = timedelta(seconds=timeout_s)
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, init_method="env://", timeout=timedelta(seconds=timeout_s))
+        dist.init_process_group(backend, init_method="env://", timeout=_timeout)
     except (ValueError, RuntimeError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RuntimeError(
@@ -65,17 +68,21 @@ def init_distributed(device: torch.device, timeout_s: float) -> None:
 
 def shutdown_distributed() -> None:
     """Leave the process group, if any."""
-    global _object_group
+    global _object_group, _timeout
     if is_distributed():
         dist.destroy_process_group()
-    _object_group = None
+    _object_group = _timeout = None
 
 
 def _gloo_group() -> Any:
     """A group that can carry pickled objects whatever the main back end is."""
     global _object_group
     if _object_group is None:
-        _object_group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        if dist.get_backend() == "gloo":
+            _object_group = dist.group.WORLD
+        else:
+            # A new group does not inherit the timeout of the first one.
+            _object_group = dist.new_group(backend="gloo", timeout=_timeout)
     return _object_group
 
 
@@ -134,18 +141,6 @@ def agree_max(value: int) -> int:
     return int(box.item())
 
 
-def reduce_dict(values: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Sum or mean of scalar tensors over the ranks, on every rank; the ranks must bring the same names."""
-    if get_world_size() == 1 or not values:
-        return values
-    names = sorted(values)
-    stacked = torch.stack([values[name].detach().float() for name in names])
-    dist.all_reduce(stacked)
-    if average:
-        stacked /= get_world_size()
-    return dict(zip(names, stacked, strict=True))
-
-
 def broadcast_buffers(model: torch.nn.Module) -> None:
     """Copy rank 0's buffers (BatchNorm statistics) to all ranks, so that what is measured is what is saved."""
     if get_world_size() > 1:
@@ -167,7 +162,7 @@ def unwrap(model: torch.nn.Module) -> torch.nn.Module:
         if isinstance(model, torch.nn.parallel.DistributedDataParallel):
             model = model.module
         elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]
+            model = model.get_submodule("_orig_mod")
         else:
             return model
 
@@ -182,8 +177,3 @@ def main_process_first() -> Iterator[None]:
     finally:
         if is_main_process():
             synchronize()
-
-
-def shard(items: Iterable[Any]) -> list[Any]:
-    """This rank's part of ``items``: every world-size-th, no padding."""
-    return list(items)[get_rank() :: get_world_size()]

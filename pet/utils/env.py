@@ -29,15 +29,14 @@ def package_versions() -> dict[str, str]:
 
 def git_state(folder: Path) -> str:
     """Commit of a checkout and whether files differ from it; empty outside a checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10}
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **options)  # type: ignore[call-overload]
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], **options)  # type: ignore[call-overload]
+        return git("rev-parse", "--short", "HEAD") + (" with local changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return ""
-    if commit.returncode != 0:
-        return ""
-    return str(commit.stdout).strip() + (" with local changes" if status.stdout.strip() else "")
 
 
 def usable_cores() -> int:

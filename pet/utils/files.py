@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -77,12 +77,10 @@ def remove_temporaries(folder: str | Path) -> list[str]:
     return removed
 
 
-def file_digest(path: str | Path, name: str = "sha256", progress: Callable[[int], None] | None = None) -> str:
+def file_digest(path: str | Path, name: str = "sha256") -> str:
     """Hex digest of a file's content, read in 1 MiB pieces."""
     digest = hashlib.new(name)
     with open(path, "rb") as handle:
         while piece := handle.read(1 << 20):
             digest.update(piece)
-            if progress is not None:
-                progress(len(piece))
     return digest.hexdigest()

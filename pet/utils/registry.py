@@ -56,12 +56,13 @@ class Registry(Generic[T]):
         if not module or name in self._entries:
             return self.get(name)
         try:
-            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+            entry: T = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise KeyError(
                 f"the {self.kind} '{name}' cannot be imported: {error}. Give an import path that Python finds from here "
                 f"(installed, or on PYTHONPATH), or one of: {', '.join(self.names())}"
             ) from error
+        return entry
 
     def names(self) -> list[str]:
         """All names, sorted."""

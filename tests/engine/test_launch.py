@@ -275,7 +275,7 @@ def test_cores_are_shared_between_the_processes_unless_the_user_says_otherwise(
     from pet.engine import launch
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for name in ("PYTHONPATH", "CUDA_VISIBLE_DEVICES"):
+    for name in ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")
     for given, nproc, expected in ((None, 1, "8"), (None, 3, "2"), (None, 16, "1"), ("5", 2, "5")):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -283,6 +283,22 @@ def test_cores_are_shared_between_the_processes_unless_the_user_says_otherwise(
             monkeypatch.setenv("OMP_NUM_THREADS", given)
         launch.prepare_environment(launch.Plan(nproc), root)
         assert os.environ["OMP_NUM_THREADS"] == expected
+
+
+@pytest.mark.parametrize(("policy", "expected"), [(None, "1000"), ("ACTIVE", None)])
+def test_waiting_threads_leave_their_core_unless_the_user_says_otherwise(
+    policy: str | None, expected: str | None, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pet.engine import launch
+
+    for name in ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    launch.prepare_environment(launch.Plan(), root)
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
 
 
 @pytest.mark.distributed

@@ -49,8 +49,8 @@ class FiniteGuard(Hook):
     def check_weights(self, storage: EventStorage) -> None:
         """Raise instead of letting a checkpoint be written whose weights are not finite. Called by every rank."""
         self.check(storage)
-        norms = torch._foreach_norm([p.detach() for p in self._parameters], float("inf"))
-        if comm.agree_max(int(not bool(torch.isfinite(torch.stack([n.float() for n in norms])).all()))):
+        largest = torch.nn.utils.get_total_norm(self._parameters, float("inf"))
+        if comm.agree_max(int(not bool(torch.isfinite(largest)))):
             raise FloatingPointError(
                 f"weights are not finite after update {storage.iteration}, though its losses are; the checkpoint is not written. "
                 "Lower SOLVER.OPTIMIZER.BASE_LR, use a warm-up, or clip gradients"

@@ -8,7 +8,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
-from pet.engine.events import EventStorage
+from pet.engine.events import EventStorage, get_event_storage
 from pet.engine.hooks.base import Hook, Phase
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -35,8 +35,6 @@ class Signals(Hook):
 
     def before_train(self) -> None:
         """Install the handlers."""
-        from pet.engine.events import get_event_storage
-
         self._storage = get_event_storage()
         for number in HANDLED:
             self._previous[number] = signal.signal(number, self._handle)

@@ -11,7 +11,7 @@ from pet.models.backbones.stages import freeze_stages
 from pet.models.backbones.timm import build_timm
 from pet.models.backbones.torchvision import build_torchvision
 from pet.models.layers.norm import convert_norm
-from pet.models.registry import BACKBONES, construct, find, import_files
+from pet.models.registry import BACKBONES, construct, import_files
 from pet.utils.comm import main_process_first
 from pet.utils.suggest import did_you_mean
 
@@ -64,7 +64,7 @@ def build_backbone(
 def _build_own(name: str, pretrained: bool, options: dict[str, Any], features: Sequence[str | int]) -> Backbone:
     if pretrained:
         raise ValueError(f"MODEL.PRETRAINED: there are no published weights for '{name}'; give a file as TRAIN.WEIGHTS")
-    model: Any = construct(find(BACKBONES, name), "MODEL.BACKBONE_OPTIONS", options)
+    model: Any = construct(BACKBONES.find(name), "MODEL.BACKBONE_OPTIONS", options)
     if not features:
         return Backbone(model, [model.num_features])
     body = extract_levels(model, features)

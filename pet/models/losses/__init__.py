@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pet.models.registry import CLS_LOSSES, find, import_files
+from pet.models.registry import CLS_LOSSES, import_files
 
 
 def build_cls_loss(name: str, **options: Any) -> nn.Module:
@@ -14,7 +14,7 @@ def build_cls_loss(name: str, **options: Any) -> nn.Module:
 
     It maps ``(logits, targets)`` to a scalar, and its method ``scores(logits)`` gives the probabilities it trains.
     """
-    return find(CLS_LOSSES, name)(**options)
+    return CLS_LOSSES.find(name)(**options)
 
 
 import_files(__name__, __path__)

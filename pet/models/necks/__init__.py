@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pet.models.registry import NECKS, construct, find, import_files
+from pet.models.registry import NECKS, construct, import_files
 
 
 def build_neck(name: str, channels: Sequence[int], options: dict[str, Any] | None = None) -> nn.Module | None:
@@ -19,7 +19,7 @@ def build_neck(name: str, channels: Sequence[int], options: dict[str, Any] | Non
         channels: of each level the backbone returns.
         options: keyword arguments of the neck's constructor.
     """
-    return construct(find(NECKS, name), "MODEL.NECK_OPTIONS", options or {}, channels) if name else None
+    return construct(NECKS.find(name), "MODEL.NECK_OPTIONS", options or {}, channels) if name else None
 
 
 import_files(__name__, __path__)

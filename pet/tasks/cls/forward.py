@@ -11,9 +11,11 @@ from pet.data.structures import Batch
 
 def forward_train(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """Losses and metrics of a batch; see ``GeneralizedCNN.forward``."""
-    return model(batch.images, batch.targets)  # type: ignore[no-any-return]
+    outputs: dict[str, Any] = model(batch.images, batch.targets)
+    return outputs
 
 
 def forward_test(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """Probabilities of a batch; see ``GeneralizedCNN.forward``."""
-    return model(batch.images)  # type: ignore[no-any-return]
+    outputs: dict[str, Any] = model(batch.images)
+    return outputs

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pet.models.registry import CLS_HEADS, construct, find, import_files
+from pet.models.registry import CLS_HEADS, construct, import_files
 
 
 def build_cls_head(
@@ -21,7 +21,7 @@ def build_cls_head(
         options: further keyword arguments of the head's constructor.
     """
     what = "MODEL.GLOBAL_HEAD.CLS.OPTIONS"
-    return construct(find(CLS_HEADS, name), what, options or {}, channels, num_classes, dropout=dropout)
+    return construct(CLS_HEADS.find(name), what, options or {}, channels, num_classes, dropout=dropout)
 
 
 import_files(__name__, __path__)
