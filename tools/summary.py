@@ -27,7 +27,7 @@ def main():
     found = last_evaluation(folder)
     if found:
         print(f"Result after update {found[0]}:")
-        print("\n".join(f"  {name:<40} {value:.2f}" for name, value in found[1].items()))
+        print("\n".join(f"  {name:<40} {'-' if value is None else f'{value:.2f}'}" for name, value in found[1].items()))
     pictures = sorted(path for path in (folder / "vis").rglob("*") if path.is_file())
     print(f"Pictures: {folder / 'vis'} ({len(pictures)} files)")
     return 0

@@ -234,8 +234,7 @@ class CheckPointer:
 
         Args:
             model: wrapped or not; keys are those of the bare module.
-            optimizer, scheduler: their state; the scheduler's ``iteration`` is the next update, its ``iter_per_epoch`` gives
-                the epochs done.
+            optimizer, scheduler: their state; the scheduler's ``iteration`` is the next update.
             copy_latest: let ``model_latest.pth`` name the new file.
             infix: ``iter`` or ``epoch``.
             number: defaults to the last update.
@@ -255,12 +254,7 @@ class CheckPointer:
             "scheduler": scheduler.state_dict(),
             **{name: part.state_dict() for name, part in self._parts.items()},
             "rng": rng,
-            "meta": {
-                **self.meta,
-                "iteration": done,
-                "epoch": round(done / scheduler.iter_per_epoch, 4),
-                "world_size": comm.get_world_size(),
-            },
+            "meta": {**self.meta, "iteration": done, "world_size": comm.get_world_size()},
         }
         problem: OSError | None = None
         if comm.is_main_process():

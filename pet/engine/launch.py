@@ -269,7 +269,8 @@ def prepare_environment(plan: Plan, root: Path = REPOSITORY) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(plan.gpus)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // plan.nproc)))
     if "OMP_WAIT_POLICY" not in os.environ:
-        # Waiting threads spin on their core; where loader workers or other programs want it, updates took three to ten times as long.
+        # Waiting threads spin on their core; where loader workers or other programs want it, updates took three to ten times as
+        # long.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     known = os.environ.get("PYTHONPATH", "")
     if str(root) not in known.split(os.pathsep):

@@ -30,7 +30,7 @@ from pet.engine.ranks import adopt_launcher
 from pet.engine.resume import report_config_changes
 from pet.engine.step import SkipPolicy, TrainStep, make_clip
 from pet.utils import comm, env
-from pet.utils.files import atomic_text
+from pet.utils.files import atomic_json, atomic_text
 from pet.utils.logger import LOGGER, log_file, logging_rank, setup_logging
 from pet.utils.rng import seed_everything
 from pet.utils.suggest import did_you_mean
@@ -252,6 +252,8 @@ def distribute(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Modul
     if cfg.MISC.COMPILE:
         model = torch.compile(model)  # type: ignore[assignment]
     if comm.get_world_size() > 1:
+        if device.type != "cuda" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+            raise ValueError(f"MODEL.NORM SyncBN joins several processes on GPUs only, not on {device.type}; set MODEL.NORM BN")
         model = nn.parallel.DistributedDataParallel(
             model,
             device_ids=[device.index] if device.type == "cuda" else None,
@@ -312,7 +314,22 @@ def build_evaluation(cfg: CfgNode, model: nn.Module, domain: Any, device: torch.
         evaluator = domain.build_evaluator(cfg, dataset)
         visualizer = partial(domain.build_visualizer, cfg, dataset, evaluator) if cfg.VIS.ENABLED else None
         sets.append(EvaluationSet(name, domain.make_test_data_loader(cfg, dataset), evaluator, visualizer))
+    _check_best(cfg.EVAL.BEST.METRIC, sets)
     return Evaluation(model, sets, domain.forward_test, device, amp_dtype(cfg, device))
+
+
+def _check_best(metric: str, sets: Sequence[EvaluationSet]) -> None:
+    """A metric that nobody measures would end the run after its first evaluation; evaluators may tell what they return."""
+    told = [(part.name, getattr(part.evaluator, "result_names", None)) for part in sets]
+    if not metric or any(names is None for _, names in told):
+        return
+    known = {f"{data}/{name}" for data, names in told if names is not None for name in names()}
+    allowed = sorted(known | {name.rpartition("/")[2] for name in known})
+    if metric not in allowed:
+        raise ValueError(
+            f"EVAL.BEST.METRIC is '{metric}', which no evaluation returns.{did_you_mean(metric, allowed)} "
+            f"Allowed: {', '.join(allowed) or 'nothing; EVAL.METRICS is empty'}"
+        )
 
 
 def horizon(cfg: CfgNode, scheduler: Any) -> dict[str, int]:
@@ -351,7 +368,7 @@ def finish(cfg: CfgNode, storage: EventStorage, scheduler: Any) -> int:
     reason = storage.stop.reason if storage.stop is not None else f"{storage.last_update} updates done"
     if comm.is_main_process():
         record = {"reason": reason, "next": scheduler.iteration, "max_iter": scheduler.max_iter}
-        atomic_text(Path(cfg.MISC.CKPT) / "finished.json", json.dumps(record) + "\n")
+        atomic_json(Path(cfg.MISC.CKPT) / "finished.json", record)
     logging_rank(f"Finished: {reason}. Everything is in {cfg.MISC.CKPT}")
     return EXIT_OK
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pet.engine.evaluation import run_evaluation
 from pet.engine.setup import amp_dtype
 from pet.engine.weights import extract_state, load_weights, read_weights
 from pet.utils import comm
-from pet.utils.files import atomic_text
+from pet.utils.files import atomic_json
 from pet.utils.images import write_png
 from pet.utils.logger import logging_rank
 
@@ -80,7 +79,7 @@ def run_test(cfg: CfgNode, args: argparse.Namespace, model: nn.Module, domain: A
             write_png(folder / "vis" / f"{dataset.name}_{name}.png", picture)
     if comm.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_text(folder / "metrics.json", json.dumps({"weights": str(weights), "eval": results}, indent=1) + "\n")
+        atomic_json(folder / "metrics.json", {"weights": str(weights), "eval": results})
     logging_rank(", ".join(f"{name} {value:.4g}" for name, value in results.items()) or "no metrics asked for")
     logging_rank(f"Results and pictures: {folder}")
     return 0

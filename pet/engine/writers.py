@@ -13,6 +13,7 @@ from typing import IO, Any
 import torch
 
 from pet.engine.events import EventStorage
+from pet.utils.files import finite
 from pet.utils.images import write_png
 from pet.utils.logger import LOGGER
 
@@ -111,7 +112,7 @@ class JSONWriter(EventWriter):
 
     def _write(self, storage: EventStorage, row: dict[str, Any]) -> None:
         position = {"iteration": storage.iteration, "epoch": storage.epoch_progress}
-        self._handle().write(json.dumps({**position, **row}).encode() + b"\n")
+        self._handle().write(json.dumps(finite({**position, **row})).encode() + b"\n")
         self._handle().flush()
 
     def write_scalars(self, storage: EventStorage) -> None:

@@ -19,6 +19,8 @@ from pet.utils.suggest import did_you_mean
 SINGLE_LABEL_METRICS = ("accuracy", "precision", "recall", "f1_score", "support", "confusion")
 MULTI_LABEL_METRICS = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1")
 
+_RESULT = {"f1_score": "f1"}  # a metric's name among the results, where it has another there
+
 
 class _ClassEvaluator(DatasetEvaluator):
     """What both kinds share: names, the choice of metrics, reading of scores, the table of classes.
@@ -184,10 +186,21 @@ class ClassificationEvaluator(_ClassEvaluator):
             for k in self.topk
         }
 
+    def result_names(self) -> list[str]:
+        """What ``evaluate`` returns, known before."""
+        names: list[str] = []
+        for metric in self.metrics:
+            if metric == "accuracy":
+                names += [f"top{k}" for k in self.topk]
+            elif metric != "confusion":
+                name = _RESULT.get(metric, metric)
+                names += [f"{name}/{c}" for c in self.class_names] if self.average == "none" else [name]
+        return names
+
     def _per_class(self, metric: str, counts: tuple[metrics.Ints, metrics.Ints, metrics.Ints]) -> dict[str, float]:
         if metric == "confusion":
             return {}  # an attribute: it is not a number
-        name = "f1" if metric == "f1_score" else metric
+        name = _RESULT.get(metric, metric)
         if self.average == "none":
             values = getattr(self.per_class, name)
             return {f"{name}/{c}": float(value) for c, value in zip(self.class_names, values, strict=True)}
@@ -263,6 +276,10 @@ class MultiLabelEvaluator(_ClassEvaluator):
         if "mAP" in self.metrics:
             values["mAP"], self.average_precisions = metrics.mean_average_precision(scores, targets)
         return {name: values[name] for name in self.metrics}
+
+    def result_names(self) -> list[str]:
+        """What ``evaluate`` returns, known before."""
+        return list(self.metrics)
 
     def predicted(self) -> metrics.Bools:
         """(N, C) bool on rank 0 after ``evaluate``: the classes predicted for each image, in the order of ids."""

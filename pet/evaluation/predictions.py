@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pickle
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import IO, Any
 
 import yaml
 
-from pet.utils.files import atomic_write
+from pet.utils.files import atomic_write, finite
 from pet.utils.suggest import did_you_mean
 
 
@@ -82,7 +81,7 @@ def check_output_path(path: str | Path) -> Path:
 def write_plain(path: str | Path, content: dict[str, Any]) -> None:
     """Write plain values to a .json, .yaml, .yml or .pkl file, whole or not at all; NaN and infinity become null."""
     path = check_output_path(path)
-    data = _WRITERS[path.suffix](_finite(content))
+    data = _WRITERS[path.suffix](finite(content))
     with atomic_write(path) as handle:
         handle.write(data)
 
@@ -106,13 +105,3 @@ def read_plain(path: str | Path) -> dict[str, Any]:
         kind = type(content).__name__
         raise ValueError(f"{path} holds a {kind}, not a mapping; it was not written by Pet")  # noqa: TRY004 - the file is wrong, not the call
     return content
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value

@@ -92,15 +92,21 @@ def synchronize() -> None:
         dist.barrier(group=_gloo_group())
 
 
-def meet(what: str, timeout_s: float = 300.0) -> None:
-    """Wait for all ranks before something that needs them; ``RuntimeError`` names the ranks that do not come."""
+def meet(what: str, timeout_s: float | None = None) -> None:
+    """Wait for all ranks before something that needs them; ``RuntimeError`` names the ranks that do not come.
+
+    Args:
+        what: for the message.
+        timeout_s: seconds to wait; ``None``: as long as any collective of this group.
+    """
     if get_world_size() == 1:
         return
+    timeout = timedelta(seconds=timeout_s) if timeout_s is not None else _timeout
     try:
-        dist.monitored_barrier(group=_gloo_group(), timeout=timedelta(seconds=timeout_s), wait_all_ranks=True)
+        dist.monitored_barrier(group=_gloo_group(), timeout=timeout, wait_all_ranks=True)
     except RuntimeError as error:
         raise RuntimeError(
-            f"{what} needs every rank, but not all of them came within {timeout_s:g} s: {error}. Call it outside of any branch "
+            f"{what} needs every rank, but not all of them came in time: {error}. Call it outside of any branch "
             "on the rank; if a rank ended, its own error comes first"
         ) from error
 

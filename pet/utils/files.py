@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 # Part of the temporary name, so that left-overs of a killed process are recognised and removed.
 TEMPORARY = ".tmp-pet-"
@@ -63,6 +65,22 @@ def atomic_text(path: str | Path, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
     with atomic_write(path) as handle:
         handle.write(text.encode())
+
+
+def finite(value: Any) -> Any:
+    """Plain values with ``None`` for NaN and infinity, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return value
+
+
+def atomic_json(path: str | Path, content: dict[str, Any]) -> None:
+    """Write plain values as strict JSON, whole or not at all."""
+    atomic_text(path, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
 
 
 def remove_temporaries(folder: str | Path) -> list[str]:

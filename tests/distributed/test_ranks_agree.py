@@ -262,6 +262,16 @@ def test_gradients_are_exchanged_once_for_a_window_of_any_size(outcome: Outcome)
         assert single == window > 0
 
 
+def refusal_of_sync_bn(rank: int) -> str:
+    with pytest.raises(ValueError, match="SyncBN") as caught:
+        setup.distribute(torch.nn.SyncBatchNorm(2), toy_cfg(Path()), torch.device("cpu"))
+    return str(caught.value)
+
+
+def test_sync_bn_without_gpus_is_refused_by_its_key() -> None:
+    assert all("set MODEL.NORM BN" in message for message in run_ranks(2, refusal_of_sync_bn))
+
+
 @pytest.mark.parametrize("wrapped", ["compiled", "ddp", "both"])
 def test_file_keys_are_those_of_the_bare_module(wrapped: str, outcome: Outcome) -> None:
     for rank in outcome.ranks:

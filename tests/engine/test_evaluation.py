@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from pet.engine.evaluation import Evaluation, EvaluationSet, inference_mode_of, run_evaluation
 from pet.utils import comm
@@ -62,6 +63,19 @@ def test_modes_are_restored_after_an_error():
             raise ValueError("x")
     except ValueError:
         assert all(m.training for m in model.modules())
+
+
+class FunctionalDropout(nn.Module):
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": nn.functional.dropout(images, 0.5, self.training)}
+
+
+def test_a_feature_extractor_still_trains_after_an_evaluation():
+    # torchvision's extractors hold a graph for each mode and exchange them in train()
+    extractor = create_feature_extractor(FunctionalDropout(), {"dropout": "out"})
+    with inference_mode_of(extractor):
+        assert extractor(torch.ones(64))["out"].all()
+    assert not extractor(torch.ones(64))["out"].all()
 
 
 def test_a_request_to_stop_throws_the_partial_result_away():

@@ -132,6 +132,14 @@ def test_the_first_reason_to_stop_counts_and_is_settled_at_the_boundary():
     assert (storage.stop.reason, storage.stop.status) == ("a", 3)
 
 
+def test_what_all_ranks_ask_for_counts_before_what_one_rank_was_asked():
+    storage = EventStorage()
+    storage.request_stop("a signal that reached this rank only", 143)
+    storage.request_stop("no improvement", by_all_ranks=True)
+    assert storage.stop is not None
+    assert (storage.stop.reason, storage.stop.status) == ("no improvement", 0)
+
+
 def test_state_survives_a_round_trip():
     storage = EventStorage(log_period=3)
     storage.put_scalar("loss", 1.5)

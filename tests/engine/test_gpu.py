@@ -54,3 +54,10 @@ def test_two_runs_give_the_same_weights(amp_dtype):
     first, second = train(10, 5, amp_dtype), train(10, 5, amp_dtype)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(torch.isfinite(tensor).all() for tensor in first.values())
+
+
+def test_values_of_the_host_and_of_the_device_are_flushed_together():
+    with EventStorage() as storage:
+        storage.put_scalars(device=torch.tensor(2.0, device="cuda"), host=torch.tensor(3.0), plain=4.0)
+        storage.flush()
+    assert storage.latest() == {"device": 2.0, "host": 3.0, "plain": 4.0}

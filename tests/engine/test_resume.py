@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from pet.config import get_base_cfg
 from pet.engine import setup
 from pet.engine.checkpoint_file import digest_path
 from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Phase
+from pet.engine.resume import report_config_changes
 from pet.utils.files import file_digest
 from tests.faults.compare import checkpoint_differences, rows, run_differences
 from tests.faults.toy import BATCH, PER_EPOCH, UPDATES, KillAt, Killed, TermAt, ToyDataset, make_loader, toy_cfg, train
@@ -259,6 +262,16 @@ def test_changed_schedule_is_reported_and_wins(tmp_path: Path, caplog: pytest.Lo
     assert "SOLVER.SCHEDULER.TOTAL_EPOCHS: 3 -> 4" in caplog.text
     assert "SOLVER.OPTIMIZER.BASE_LR: 0.05 -> 0.01" in caplog.text
     assert resumed.updates == 4 * PER_EPOCH - 5
+
+
+def test_weights_that_a_resumed_run_does_not_load_are_said_to_be_unused(caplog: pytest.LogCaptureFixture) -> None:
+    cfg = get_base_cfg()
+    cfg.merge_from_list(["SOLVER.SCHEDULER.TOTAL_EPOCHS", 2])
+    then = cfg.dump_resolved()
+    cfg.merge_from_list(["TRAIN.WEIGHTS", "other.pth"], where="--load-from")
+    with caplog.at_level(logging.INFO):
+        report_config_changes(cfg, then)
+    assert "TRAIN.WEIGHTS: '' -> 'other.pth' (NOT used" in caplog.text
 
 
 def test_another_stream_of_samples_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,7 @@ def prepare(yaml: Path, *options: str) -> Path:
     cfg.merge_from_file(yaml)
     cfg.merge_from_list(list(options))
     cfg.freeze()
-    setup.default_setup(cfg, argparse.Namespace(cfg=str(yaml), launcher="none"))
+    setup.default_setup(cfg, argparse.Namespace(cfg=str(yaml), launcher="none", local_rank=0))
     return Path(cfg.MISC.CKPT)
 
 

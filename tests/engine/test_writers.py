@@ -118,3 +118,16 @@ def test_tensorboard_holds_scalars_evaluations_and_pictures(tmp_path):
     assert events.Scalars("loss/loss_cls")[0].value == 2.0
     assert events.Scalars("eval/val/top1")[0].value == 50.0
     assert events.Tags()["images"] == ["val/predictions"]
+
+
+def test_a_value_that_is_not_a_number_is_null_so_that_every_json_reader_takes_the_file(tmp_path):
+    storage = EventStorage()
+    storage.put_evaluation({"val/f1": float("nan")})
+    writer = JSONWriter(tmp_path / "m.json")
+    writer.write_results(storage)
+    writer.close()
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    assert json.loads((tmp_path / "m.json").read_text(), parse_constant=refuse)["eval"] == {"val/f1": None}

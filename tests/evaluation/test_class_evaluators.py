@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pet.evaluation import ClassificationEvaluator, DatasetEvaluator, Evaluator, MultiLabelEvaluator
+from pet.evaluation.class_evaluators import SINGLE_LABEL_METRICS
 from tests.helpers import run_ranks
 
 NAMES = ["cat", "dog", "owl"]
@@ -94,6 +95,13 @@ def test_image_given_to_two_processes_is_named(of_two_ranks: list[Any]) -> None:
     assert "6 predictions do not match the 5 images" in first
     assert "1 doubled (0)" in first
     assert second == ""
+
+
+@pytest.mark.parametrize("average", ["macro", "none"])
+def test_names_of_the_results_are_known_before_the_evaluation(average: Any) -> None:
+    for evaluator in (ClassificationEvaluator("set", range(6), NAMES, SINGLE_LABEL_METRICS, average=average), make("multi", 6)):
+        feed(evaluator, list(range(6)), 6)
+        assert evaluator.result_names() == list(evaluator.evaluate())  # type: ignore[attr-defined]
 
 
 def test_missing_and_unknown_images_are_named() -> None:

@@ -247,6 +247,9 @@ def test_port_in_use_is_named_before_anything_starts(shell: Shell) -> None:
             id="too many classes",
         ),
         pytest.param(["EVAL.METRICS", "('acuracy',)"], ["acuracy", "accuracy"], id="metric"),
+        pytest.param(["EVAL.BEST.METRIC", "topp1"], ["EVAL.BEST.METRIC", "Did you mean 'top1'?", "my_val/top5"], id="best metric"),
+        pytest.param(["EVAL.BEST.METRIC", "f1_score"], ["'f1_score', which no evaluation returns"], id="unmeasured metric"),
+        pytest.param(["--autoscale-lr"], ["--autoscale-lr. Did you mean '--auto-scale-lr'?"], id="flag"),
         pytest.param(["SOLVER.OPTIMIZER.TYPE", "SDG"], ["SDG", "SGD"], id="optimizer"),
         pytest.param(["TRAIN.WEIGHTS", "nowhere.pth"], ["nowhere.pth", "does not exist"], id="weights file"),
         pytest.param(["--resume", "nowhere.pth"], ["nowhere.pth does not exist"], id="checkpoint"),
@@ -415,12 +418,6 @@ def test_loss_that_is_not_finite_ends_the_run_with_its_cause(shell: Shell) -> No
     )
 
 
-def test_metric_for_the_best_checkpoint_must_exist_at_the_first_evaluation(shell: Shell) -> None:
-    ended = shell.train("EVAL.BEST.METRIC", "mAP", "SOLVER.SCHEDULER.TOTAL_EPOCHS", "2")
-    check(ended, 1, "EVAL.BEST.METRIC is 'mAP'", "my_val/top1", "my_val/top5")
-    assert (shell.run / "model_latest.pth").resolve().name == "model_epoch1.pth", "the evaluated update is saved"
-
-
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_dead_rank_is_named(shell: Shell) -> None:
@@ -465,6 +462,7 @@ def test_mistakes_in_testing_are_named(shell: Shell) -> None:
     check(shell.test("--metrics", "mAP"), 2, "mAP")
     check(shell.train("--no-validate"), 0)
     check(shell.test("--metrics", "top3"), 2, "top3", "accuracy")
+    check(shell.test("EVAL.BEST.METRIC", "top1", "EVAL.METRICS", "('precision',)"), 0, "my_val/precision")
     check(shell.test("TEST.WEIGHTS", str(shell.yaml)), 2, "mine.yaml", "cannot be read as a checkpoint")
 
 

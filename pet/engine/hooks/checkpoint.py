@@ -55,7 +55,9 @@ class Checkpoint(Hook):
         if self._check is not None:
             self._check(storage)
         storage.flush()
-        ends_epoch = storage.iter_per_epoch and storage.last_update % storage.iter_per_epoch == 0
+        per_epoch = storage.iter_per_epoch
+        self._checkpointer.meta["epoch"] = round(storage.last_update / per_epoch, 4) if per_epoch else 0.0
+        ends_epoch = per_epoch and storage.last_update % per_epoch == 0
         by_epoch = self._infix == "epoch" and ends_epoch
-        number = storage.last_update // storage.iter_per_epoch if by_epoch else storage.last_update
+        number = storage.last_update // per_epoch if by_epoch else storage.last_update
         self._checkpointer.save(*self._arguments, infix="epoch" if by_epoch else "iter", number=number)

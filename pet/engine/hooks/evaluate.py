@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +12,7 @@ from pet.engine.checkpointer import CheckPointer
 from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Hook, Phase
 from pet.utils import comm
-from pet.utils.files import atomic_text
+from pet.utils.files import atomic_json
 from pet.utils.logger import logging_rank
 
 
@@ -122,7 +121,7 @@ class Best(Hook):
             "file": source.name,
             "results": results,
         }
-        atomic_text(folder / "best.json", json.dumps(record, indent=1) + "\n")
+        atomic_json(folder / "best.json", record)
         logging_rank(f"Best {self._metric} so far: {self.value:.4g} (update {self.iteration}), kept as {checkpoint_file.BEST}")
 
     def state_dict(self) -> dict[str, Any]:

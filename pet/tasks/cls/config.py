@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pet.config import CfgNode, Problem, infer_cfg, key
 from pet.config import get_base_cfg as get_shared_cfg
-from pet.utils.suggest import did_you_mean
 
 __all__ = ["MULTI_LABEL_METRICS", "SINGLE_LABEL_METRICS", "get_base_cfg", "infer_cfg"]
 
@@ -66,7 +64,7 @@ def get_base_cfg() -> CfgNode:
 
 def check_cls(cfg: CfgNode) -> list[Problem]:
     """Problems of several keys together."""
-    return [problem for check in (_head, _normalisation, _metrics, _best, _backbone) for problem in check(cfg)]
+    return [problem for check in (_head, _normalisation, _metrics, _backbone) for problem in check(cfg)]
 
 
 def _head(cfg: CfgNode) -> list[Problem]:
@@ -103,25 +101,6 @@ def _metrics(cfg: CfgNode) -> list[Problem]:
         message = "several labels for each image need bce: cross_entropy would treat them as shares of one label"
         return [Problem(f"{_CLS}.LOSS", message, related=("EVAL.METRICS",))]
     return []
-
-
-def _best(cfg: CfgNode) -> list[Problem]:
-    """A metric that no evaluation returns would end the run after the first one."""
-    metric, sets = cfg.EVAL.BEST.METRIC, cfg.TEST.DATASETS
-    if not (metric and sets and cfg.EVAL.ENABLED) or cfg.EVAL.AVERAGE == "none":  # "none": classes are part of the names
-        return []
-    names = [name for chosen in cfg.EVAL.METRICS for name in _results(chosen, cfg.EVAL.TOPK)]
-    allowed = [*names, *(f"{data}/{name}" for data in sets for name in names)]
-    if metric in allowed:
-        return []
-    message = f"no evaluation returns it.{did_you_mean(metric, allowed)} Allowed: {', '.join(allowed) or 'nothing'}"
-    return [Problem("EVAL.BEST.METRIC", message, related=("EVAL.METRICS",))]
-
-
-def _results(metric: str, topk: Sequence[int]) -> list[str]:
-    """What one of EVAL.METRICS is called in the results."""
-    named = {"accuracy": [f"top{k}" for k in topk], "f1_score": ["f1"], "confusion": []}
-    return named.get(metric, [metric])
 
 
 def _backbone(cfg: CfgNode) -> list[Problem]:

@@ -34,7 +34,12 @@ def build_dataset(cfg: CfgNode, is_train: bool = True, names: Sequence[str] | No
         dataset_type=cfg.DATA.DATASET_TYPE,
         download=cfg.DATA.DOWNLOAD,
     )
-    labels = dataset.labels()
+    labels, loss = dataset.labels(), cfg.MODEL.GLOBAL_HEAD.CLS.LOSS
+    if is_train and labels.ndim == 2 and loss == "cross_entropy":
+        raise ValueError(
+            f"{dataset.name} has several labels for each image, which {loss} would treat as shares of one label; set "
+            "MODEL.GLOBAL_HEAD.CLS.LOSS bce"
+        )
     if is_train and labels.ndim == 1 and (labels < 0).any():
         unknown = int((labels < 0).sum())
         raise ValueError(f"{dataset.name} has {unknown} images without a label; it can be predicted, not trained on")
