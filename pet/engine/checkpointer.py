@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pet.engine import checkpoint_file as files
 from pet.engine.weights import load_weights, read_weights
@@ -28,13 +28,6 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Any) -> Any: ...
-
-
-@runtime_checkable
-class NamesLibraryWeights(Protocol):
-    """A model that knows how the library of its backbone names the tensors."""
-
-    def from_library(self, weights: dict[str, Tensor]) -> dict[str, Tensor]: ...
 
 
 class CheckPointer:
@@ -163,10 +156,9 @@ class CheckPointer:
                     "(--work-dir), or load what fits with --load-from and TRAIN.ALLOW_MISMATCH"
                 ) from error
         elif self.weights_path is not None:
-            state = read_weights(self.weights_path)
-            if isinstance(bare, NamesLibraryWeights) and not state.keys() & bare.state_dict().keys():
-                state = bare.from_library(state)
-            report = load_weights(bare, state, self._allow_mismatch, str(self.weights_path), flip_conv1=convert_conv1)
+            report = load_weights(
+                bare, read_weights(self.weights_path), self._allow_mismatch, str(self.weights_path), flip_conv1=convert_conv1
+            )
             self.mismatch_keys = report.mismatches
             logging_rank(f"{self.weights_path}: {report.summary()}")
         return model

@@ -113,10 +113,12 @@ def find_training_script(
     if domain in scripts:
         return domain, scripts[domain]
     existing = "\n".join(f"  cfgs/{found}/...  ->  {path.relative_to(root)}" for found, path in scripts.items()) or "  none"
-    what = f"there is no tools/{domain}/{name}" if domain else "the path does not say which script runs it"
+    unclear = f"--type {type} needs a folder {type}/<name> in its path" if type else "the path does not say which script runs it"
+    what = f"there is no tools/{domain}/{name}" if domain else unclear
+    remedy = "" if type else ", or say with --type which of the folders in its path counts"
     raise UsageError(
         f"cannot run {cfg_path}: {what}.{did_you_mean(domain or '', scripts)} The scripts that exist:\n{existing}\n"
-        "Move the YAML under one of these folders, or name the kind with --type"
+        f"Move the YAML under one of these folders{remedy}"
     )
 
 
@@ -203,14 +205,14 @@ def config_options(arguments: Sequence[str]) -> list[str]:
     With a flag that no script of Pet knows the words cannot be told apart; then none is returned and the script decides.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS)
-    for flag in ("--work-dir", "--load-from", "--seed", "--launcher", "--local_rank", "--local-rank", "--out"):
+    for flag in ("--work-dir", "--load-from", "--resume-from", "--seed", "--launcher", "--local_rank", "--local-rank", "--out"):
         parser.add_argument(flag)
-    for flag in ("--amp", "--auto-scale-lr", "--no-validate", "--deterministic"):
+    for flag in ("--amp", "--auto-scale-lr", "--auto-resume", "--no-validate", "--deterministic"):
         parser.add_argument(flag, action="store_true")
     for flag in ("--eval", "--metrics"):
         parser.add_argument(flag, nargs="+")
     parser.add_argument("--resume", nargs="?")
-    parser.add_argument("--cfg-options", nargs="+", action="extend", dest="opts", default=[])
+    parser.add_argument("--cfg-options", "--options", nargs="+", action="extend", dest="opts", default=[])
     parser.add_argument("words", nargs="*", default=[])
     try:
         known, unknown = parser.parse_known_intermixed_args(separate_resume(arguments))

@@ -22,7 +22,7 @@ from torch import nn
 from pet.config import CfgNode, domain_header, read_domain_header
 from pet.config.explain import help_config
 from pet.engine import events
-from pet.engine.checkpointer import CheckPointer
+from pet.engine.checkpointer import CheckPointer, get_weights
 from pet.engine.evaluation import Evaluation, EvaluationSet
 from pet.engine.events import EventStorage
 from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, find_domain, is_config_word, separate_resume
@@ -54,6 +54,8 @@ def default_argument_parser(description: str = "") -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", nargs="?", const="", metavar="PATH", help="continue from the newest checkpoint of the folder, or from PATH"
     )
+    parser.add_argument("--resume-from", dest="resume", metavar="PATH", help="the same as --resume PATH")
+    parser.add_argument("--auto-resume", dest="resume", action="store_const", const="", help="the same as --resume")
     parser.add_argument("--load-from", metavar="PATH", help="start from these weights (TRAIN.WEIGHTS)")
     parser.add_argument("--amp", action="store_true", help="mixed precision (SOLVER.AMP.ENABLED)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="multiply BASE_LR by BATCH_SIZE / SOLVER.BASE_BATCH_SIZE")
@@ -71,7 +73,9 @@ def default_argument_parser(description: str = "") -> argparse.ArgumentParser:
     )
     parser.add_argument("--explain", metavar="KEY", help="print the value of a config key and where it was set, then stop")
     parser.add_argument("--help-config", nargs="?", const="", metavar="PREFIX", help="print the config keys, then stop")
-    parser.add_argument("--cfg-options", nargs="+", action="extend", default=[], metavar="K=V", help="config overrides")
+    parser.add_argument(
+        "--cfg-options", "--options", nargs="+", action="extend", default=[], metavar="K=V", help="config overrides"
+    )
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="config overrides, KEY VALUE or KEY=VALUE")
     return parser
 
@@ -139,6 +143,8 @@ def scale_lr(cfg: CfgNode) -> None:
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -> torch.device:
     """Device, process group, folder, log, seed and the first page of the log; returns the device."""
+    if mode == "test":
+        get_weights(cfg.MISC.CKPT, cfg.TEST.WEIGHTS)  # nothing to test: say so before a folder is made
     adopt_launcher(args.launcher)
     if args.local_rank:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -153,10 +159,14 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = cfg.MISC.CUDNN and not cfg.MISC.DETERMINISTIC
     _log_first_page(cfg, device, folder)
-    if comm.is_main_process() and mode == "train":
-        domain = find_domain(args.cfg) or read_domain_header(args.cfg) or _domain_of_script()
-        atomic_text(folder / "config.yaml", cfg.dump_resolved(domain_header(domain, args.cfg)))
     return device
+
+
+def write_config(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """``<CKPT>/config.yaml``: all values; running it again repeats the run, wherever the file is moved."""
+    if comm.is_main_process():
+        domain = find_domain(args.cfg) or read_domain_header(args.cfg) or _domain_of_script()
+        atomic_text(Path(cfg.MISC.CKPT) / "config.yaml", cfg.dump_resolved(domain_header(domain, args.cfg)))
 
 
 def _domain_of_script() -> str:

@@ -29,7 +29,10 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentPars
 
 
 def load_test_weights(cfg: CfgNode, model: nn.Module) -> Path:
-    """Load TEST.WEIGHTS, else the best or latest checkpoint of the run; averages instead of weights if the run evaluates them."""
+    """Load TEST.WEIGHTS, else the best or latest checkpoint of the run; averages instead of weights if the run evaluates them.
+
+    Everything must fit: a part left at random would give a number that means nothing.
+    """
     path = get_weights(cfg.MISC.CKPT, cfg.TEST.WEIGHTS)
     averages: dict[str, torch.Tensor] = {}
     if path.suffix == ".safetensors":
@@ -40,7 +43,7 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> Path:
         if cfg.EVAL.EMA and "ema" in content:
             averages = content["ema"]["weights"]
     kind = "averaged weights (EMA)" if averages else "weights"
-    report = load_weights(model, {**state, **averages}, cfg.TRAIN.ALLOW_MISMATCH, str(path))
+    report = load_weights(model, {**state, **averages}, source=str(path))
     logging_rank(f"Testing the {kind} of {path}: {report.summary()}")
     return path
 
@@ -48,21 +51,23 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> Path:
 def run_test(cfg: CfgNode, args: argparse.Namespace, model: nn.Module, domain: Any, device: torch.device) -> int:
     """Evaluate on every data set of TEST.DATASETS; prints tables, writes metrics, predictions and pictures; the exit status.
 
-    Files: ``<CKPT>/test/metrics.json`` (``{"weights": path, "eval": {"<data set>/<metric>": number}}``), ``--out``, and
-    pictures in ``<CKPT>/test/vis``.
+    Files in ``<CKPT>/test``: ``metrics.json`` (``{"weights": path, "eval": {"<data set>/<metric>": number}}``), pictures in
+    ``vis``, and ``predictions.json`` without the scores of all classes, which only ``--out`` writes.
     """
     if not cfg.TEST.DATASETS:
         raise ValueError("TEST.DATASETS is empty: name the data sets to test on, e.g. TEST.DATASETS \"('my_val',)\"")
     sets = [domain.build_dataset(cfg, is_train=False, names=(name,)) for name in cfg.TEST.DATASETS]
-    outs = [output_path(args.out, dataset.name, len(sets)) for dataset in sets]
-    for out in outs:
-        if out is not None:
+    folder, results = Path(cfg.MISC.CKPT) / "test", {}
+    outs = [output_path(args.out or folder / "predictions.json", dataset.name, len(sets)) for dataset in sets]
+    if args.out:
+        for out in outs:
             domain.check_output_path(out)
     weights = load_test_weights(cfg, model)
     model.to(device)
-    folder, results = Path(cfg.MISC.CKPT) / "test", {}
+    if comm.is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
     for dataset, out in zip(sets, outs, strict=True):
-        evaluator = domain.build_evaluator(cfg, dataset, args.metrics, keep_scores=out is not None)
+        evaluator = domain.build_evaluator(cfg, dataset, args.metrics, keep_scores=bool(args.out))
         visualizer = domain.build_visualizer(cfg, dataset, evaluator) if cfg.VIS.ENABLED else None
         loader = domain.make_test_data_loader(cfg, dataset)
         metrics = run_evaluation(
@@ -71,23 +76,19 @@ def run_test(cfg: CfgNode, args: argparse.Namespace, model: nn.Module, domain: A
         results.update({f"{dataset.name}/{name}": value for name, value in (metrics or {}).items()})
         if comm.is_main_process():
             logging_rank(f"{dataset.name}\n{evaluator.table()}")
-        if out is not None:
-            domain.write_predictions(out, evaluator)
-            logging_rank(f"Predictions of {dataset.name}: {out}")
+        domain.write_predictions(out, evaluator)
+        logging_rank(f"Predictions of {dataset.name}: {out}")
         pictures = visualizer.pictures() if visualizer is not None else {}
         for name, picture in pictures.items():
             write_png(folder / "vis" / f"{dataset.name}_{name}.png", picture)
     if comm.is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
         atomic_json(folder / "metrics.json", {"weights": str(weights), "eval": results})
     logging_rank(", ".join(f"{name} {value:.4g}" for name, value in results.items()) or "no metrics asked for")
     logging_rank(f"Results and pictures: {folder}")
     return 0
 
 
-def output_path(out: str | None, dataset: str, count: int) -> Path | None:
-    """``--out`` for one data set; with several, the name of the data set goes before the suffix."""
-    if out is None:
-        return None
+def output_path(out: str | Path, dataset: str, count: int) -> Path:
+    """File of predictions for one data set; with several, the name of the data set goes before the suffix."""
     path = Path(out)
     return path if count == 1 else path.with_name(f"{path.stem}_{dataset}{path.suffix}")

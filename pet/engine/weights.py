@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,13 @@ def match_names(model_names: Sequence[str], file_names: Sequence[str]) -> dict[s
     return matched
 
 
+@runtime_checkable
+class NamesLibraryWeights(Protocol):
+    """A model that knows how the library of its backbone names the tensors."""
+
+    def from_library(self, weights: dict[str, Tensor]) -> dict[str, Tensor]: ...
+
+
 def load_weights(
     model: nn.Module,
     state: Mapping[str, Tensor],
@@ -118,13 +125,15 @@ def load_weights(
     """Load what fits; a difference that no pattern of ``allow`` covers is a ``ValueError`` and changes nothing.
 
     Args:
-        model: the bare module.
+        model: the bare module; one with ``from_library`` also takes files that use the names of its backbone's library.
         state: tensors by name.
         allow: fnmatch patterns of model or file names that may be missing, surplus or of another shape.
         source: for messages.
         flip_conv1: reverse the input channels of the first convolution (RGB weights for a BGR model and back).
     """
     own = model.state_dict()
+    if isinstance(model, NamesLibraryWeights) and not own.keys() & state.keys():
+        state = model.from_library(dict(state))
     matched = match_names(list(own), list(state))
     report = LoadReport(surplus=sorted(set(state) - set(matched.values())))
     chosen: dict[str, Tensor] = {}

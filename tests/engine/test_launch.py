@@ -128,6 +128,8 @@ def test_path_without_a_domain_says_how_to_name_one(root: Path) -> None:
         find_training_script(loose, root=root)
     with pytest.raises(UsageError, match="Did you mean 'tasks'"):
         find_training_script(loose, type="task", root=root)
+    with pytest.raises(UsageError, match="--type tasks needs a folder tasks/<name> in its path"):
+        find_training_script(loose, type="tasks", root=root)
 
 
 def test_missing_yaml_names_the_nearest(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

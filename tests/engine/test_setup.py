@@ -25,7 +25,9 @@ def prepare(yaml: Path, *options: str) -> Path:
     cfg.merge_from_file(yaml)
     cfg.merge_from_list(list(options))
     cfg.freeze()
-    setup.default_setup(cfg, argparse.Namespace(cfg=str(yaml), launcher="none", local_rank=0))
+    args = argparse.Namespace(cfg=str(yaml), launcher="none", local_rank=0)
+    setup.default_setup(cfg, args)
+    setup.write_config(cfg, args)
     return Path(cfg.MISC.CKPT)
 
 

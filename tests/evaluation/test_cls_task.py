@@ -113,9 +113,16 @@ def test_number_without_meaning_is_null_in_the_file(tmp_path: Path) -> None:
     assert read_plain(tmp_path / "out.json")["metrics"]["recall/owl"] is None
 
 
-def test_predictions_that_were_not_kept_cannot_be_written(tmp_path: Path) -> None:
+def test_scores_that_were_not_kept_are_left_out_of_the_predictions(tmp_path: Path) -> None:
     evaluator, _, _ = run(cfg_with(), Listed([0, 1, 2]))
-    with pytest.raises(ValueError, match="keep_scores=True"):
+    cls.write_predictions(tmp_path / "out.json", evaluator)
+    assert {"pred_label", "pred_score", "label"} <= read_plain(tmp_path / "out.json").keys()
+    assert "class_scores" not in read_plain(tmp_path / "out.json")
+
+
+def test_predictions_cannot_be_written_before_the_evaluation(tmp_path: Path) -> None:
+    evaluator = cls.build_evaluator(cfg_with(), Listed([0, 1, 2]))
+    with pytest.raises(ValueError, match="evaluate first"):
         cls.write_predictions(tmp_path / "out.json", evaluator)
 
 

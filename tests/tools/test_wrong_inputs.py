@@ -457,10 +457,10 @@ def test_unusable_folder_on_two_processes_is_said_by_the_first_and_ends_with_2(s
 
 def test_mistakes_in_testing_are_named(shell: Shell) -> None:
     check(shell.test(), 2, "nothing to test", "model_best.pth", "model_latest.pth", "TEST.WEIGHTS")
+    check(shell.train("--no-validate"), 0)
     check(shell.test("TEST.DATASETS", "()"), 2, "TEST.DATASETS is empty")
     check(shell.test("--out", str(shell.folder / "out.csv")), 2, "out.csv", ".json")
     check(shell.test("--metrics", "mAP"), 2, "mAP")
-    check(shell.train("--no-validate"), 0)
     check(shell.test("--metrics", "top3"), 2, "top3", "accuracy")
     check(shell.test("EVAL.BEST.METRIC", "top1", "EVAL.METRICS", "('precision',)"), 0, "my_val/precision")
     check(shell.test("TEST.WEIGHTS", str(shell.yaml)), 2, "mine.yaml", "cannot be read as a checkpoint")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -155,10 +157,13 @@ def _build_custom(entry: dict[str, Any], where: str, parts: RunParts) -> Hook:
             f'{where} needs TYPE with the full name of a class, e.g. TYPE: "my_pkg.my_hooks.GradNorm"; it is {path!r}'
         )
     module_name, _, class_name = path.rpartition(".")
+    if os.getcwd() not in sys.path:  # a script puts its own folder on the path, not the one it is started in
+        sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{where}: TYPE {path}: {error}; the module must be importable (installed, or on PYTHONPATH)") from error
+        places = "in this folder, on PYTHONPATH, or installed"
+        raise ValueError(f"{where}: TYPE {path}: {error}; the module must be importable ({places})") from error
     kind = getattr(module, class_name, None)
     if not (inspect.isclass(kind) and issubclass(kind, Hook)):
         hooks = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, Hook) and v is not Hook]

@@ -123,21 +123,20 @@ def write_predictions(path: str | Path, evaluator: ClassEvaluator) -> None:
     """Write predictions and metrics to a .json, .yaml, .yml or .pkl file; read it with ``pet.evaluation.read_plain``.
 
     Call it after ``evaluate``; processes other than rank 0 write nothing. The lists have one entry for each image, in the
-    order of ids: ``id``, ``path``, ``class_scores``, ``pred_score``, ``pred_label``, ``pred_class`` and, where labels were
-    read, ``label``. With several labels for each image the entries of ``pred_*`` and ``label`` are lists, the most certain
-    class first. Besides: ``dataset``, ``class_names``, ``metrics`` and, if it was asked for, ``confusion`` (row = ground truth).
+    order of ids: ``id``, ``path``, ``pred_score``, ``pred_label``, ``pred_class``, where labels were read ``label``, and where
+    all scores were kept ``class_scores``. With several labels for each image the entries of ``pred_*`` and ``label`` are lists,
+    the most certain class first. Besides: ``dataset``, ``class_names``, ``metrics`` and, if it was asked for, ``confusion``
+    (row = ground truth).
 
     Raises:
-        ValueError: the scores were not kept, or the path cannot be written.
+        ValueError: there are no predictions yet, or the path cannot be written.
     """
     path = check_output_path(path)
     if not comm.is_main_process():
         return
     rows, names = evaluator.columns, evaluator.class_names
-    if "class_scores" not in rows:
-        raise ValueError(
-            f"{evaluator.name}: no scores to write to {path}; build the evaluator with keep_scores=True and evaluate first"
-        )
+    if not rows:
+        raise ValueError(f"{evaluator.name}: there are no predictions to write to {path}; evaluate first")
     ids = rows["id"].tolist()
     content: dict[str, Any] = {"dataset": evaluator.name, "metrics": evaluator.results, "class_names": names, "id": ids}
     if evaluator.describe is not None:
@@ -146,7 +145,8 @@ def write_predictions(path: str | Path, evaluator: ClassEvaluator) -> None:
         content |= _multi_predictions(evaluator, names)
     else:
         content |= _single_predictions(evaluator, names)
-    content["class_scores"] = rows["class_scores"].tolist()
+    if "class_scores" in rows:
+        content["class_scores"] = rows["class_scores"].tolist()
     write_plain(path, content)
 
 

@@ -36,7 +36,6 @@ def main(args):
     """Build the parts in the order of the tutorial and train."""
     cfg = setup.load_cfg(args, domain.get_base_cfg, domain.infer_cfg)
     device = setup.default_setup(cfg, args)
-
     model = domain.GeneralizedCNN(cfg)
     if cfg.ANALYSER.ENABLED and is_main_process():
         logging_rank(domain.Analyser(cfg, model, param_details=cfg.ANALYSER.DETAILS).describe())
@@ -56,6 +55,7 @@ def main(args):
     if setup.is_finished(cfg, scheduler):
         return 0
 
+    setup.write_config(cfg, args)
     domain.write_training_samples(cfg, dataset)
     model = setup.distribute(model, cfg, device)
     evaluation = setup.build_evaluation(cfg, model, domain, device)
