@@ -5,36 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pet.data.datasets import DATASETS, ConcatDataset, VisionDataset
 from pet.data.download import RemoteFile, fetch
+from pet.data.known_sets import KnownSet, annotated_sets
 from pet.utils.suggest import did_you_mean
-
-
-@dataclass(frozen=True)
-class KnownSet:
-    """A built-in name.
-
-    Attributes:
-        type: name in the registry ``DATASETS``.
-        is_train: which split it is.
-        folders: places below the data root to look in, the documented one first; none: the pictures are drawn.
-        files: what such a folder must hold; alternatives are separated by ``|``.
-        annotations: list file below the data root; used if it exists.
-        options: further arguments of the type.
-        remote: where to fetch it from.
-    """
-
-    type: str
-    is_train: bool
-    folders: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    annotations: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    remote: tuple[RemoteFile, ...] = ()
 
 
 def _idx_files(folder: str, mirrors: Sequence[str], is_train: bool, md5: tuple[str, str]) -> tuple[RemoteFile, ...]:
@@ -105,6 +82,7 @@ BUILT_IN: dict[str, KnownSet] = {
     "shapes_val": KnownSet("shapes_dataset", False),
     "imagenet_train": _imagenet_set(True),
     "imagenet_val": _imagenet_set(False),
+    **annotated_sets(),
 }
 for _split, _train in (("train", True), ("test", False)):
     BUILT_IN[f"mnist_{_split}"] = _idx_set(
@@ -182,6 +160,9 @@ def _build_known(name: str, known: KnownSet, base: Path, download: bool) -> Visi
         folder = base / known.folders[0]
     if folder is None:
         raise FileNotFoundError(missing_data_message(name, known, base))
+    if known.labels:
+        labels = next(folder / place for place in known.labels.split("|") if (folder / place).exists())
+        return build(name, folder / known.images, labels, known.is_train, root=str(folder), **known.options)
     annotations = folder.parent / known.annotations if known.annotations else None
     options = dict(known.options)
     if annotations is not None and annotations.is_file() and (folder.parent / "train").is_dir():
@@ -197,23 +178,38 @@ def _complete(folder: Path, files: Sequence[str]) -> bool:
 
 def missing_data_message(name: str, known: KnownSet, base: Path) -> str:
     """What was expected below the data root, what is there, and what to do."""
-    expected = [f"  {base / known.folders[0]}/"]
-    expected += [f"    {choice.replace('|', '  or  ')}" for choice in known.files] or ["    <class>/<image>.JPEG"]
+    # A folder that is there but incomplete is the one the user means.
+    folder = next((base / f for f in known.folders if (base / f).is_dir()), base / known.folders[0])
+    expected = [f"  {folder}/", *(expected_tree(folder, known.files) or ["    <class>/<image>.JPEG"])]
     if known.annotations:
-        expected.append(f"  or a list of 'path label' at {(base / known.folders[0]).parent / known.annotations}")
-    also = ", ".join(known.folders[1:])
+        expected.append(f"  or a list of 'path label' at {folder.parent / known.annotations}")
+    also = ", ".join(f for f in known.folders if base / f != folder)
     addresses = [f"  {url}" for file in known.remote for url in file.urls]
-    lines = [
-        f"the data set '{name}' is not there. Expected:",
-        *expected,
-        f"(also looked in {also})",
-        f"Found in {base.absolute()}:",
-        *list_folder(base),
-    ]
+    lines = [f"the data set '{name}' is not there. Expected:", *expected, f"(also looked in {also})"]
+    if folder.is_dir() and known.files:
+        lines += [f"Found in {folder.absolute()}:", *list_folder(folder)]
+    lines += [f"Found in {base.absolute()}:", *list_folder(base, depth=1)]
     lines.append("Set DATA.ROOT, or the environment variable PET_DATA, to the folder that holds the data.")
     if addresses:
         lines += ["Or let Pet fetch it with DATA.DOWNLOAD True, or fetch it by hand from:", *addresses]
     return "\n".join(lines)
+
+
+def expected_tree(folder: Path, files: Sequence[str]) -> list[str]:
+    """What ``folder`` must hold as an indented tree, with a mark at what is missing."""
+    lines: list[str] = []
+    shown: list[str] = []
+    for choice in sorted(files):
+        first, *others = choice.split("|")
+        *parents, leaf = first.rstrip("/").split("/")
+        common = next((i for i, pair in enumerate(zip(parents, shown, strict=False)) if pair[0] != pair[1]), len(parents))
+        common = min(common, len(shown))
+        lines += [f"{'  ' * (depth + 2)}{parents[depth]}/" for depth in range(common, len(parents))]
+        shown = parents
+        missing = not any((folder / path).exists() for path in choice.split("|"))
+        text = leaf + ("/" if first.endswith("/") else "") + "".join(f"  or  {other}" for other in others)
+        lines.append(f"{'  ' * (len(parents) + 2)}{text}{'   <- missing' if missing else ''}")
+    return lines
 
 
 def list_folder(folder: Path, depth: int = 2, limit: int = 12) -> list[str]:

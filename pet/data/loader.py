@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from pet.data.collate import collate
+from pet.data.collate import Collate, Replaced
+from pet.data.collate import collate as stack
 from pet.data.datasets.base import VisionDataset
-from pet.data.sampler import EvalSampler, Position, TrainSampler
+from pet.data.sampler import REPETITION, EvalSampler, Position, TrainSampler
 from pet.data.structures import BadImageError, Batch, Sample
 from pet.data.transforms.base import Chain
 from pet.data.worker import WorkerContext, dead_workers
@@ -47,14 +49,20 @@ class SampleReader:
         transforms: applied in order with the generator of ``(seed, epoch, index)``.
         seed: the experiment's seed.
         bad_image: what to do with a picture that cannot be read.
+        collate: joins samples, called with them and the list of (index, reason) of what was replaced.
     """
 
     def __init__(
-        self, dataset: VisionDataset, transforms: Sequence[Any], seed: int = 0, bad_image: BadImagePolicy = "raise"
+        self,
+        dataset: VisionDataset,
+        transforms: Sequence[Any],
+        seed: int = 0,
+        bad_image: BadImagePolicy = "raise",
+        collate: Collate = stack,
     ) -> None:
-        self.dataset, self.seed, self.bad_image = dataset, seed, bad_image
+        self.dataset, self.seed, self.bad_image, self._collate = dataset, seed, bad_image, collate
         self._chain = Chain(transforms, self._draw)
-        self._replaced: list[tuple[int, str]] = []
+        self._replaced: Replaced = []
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -77,14 +85,15 @@ class SampleReader:
             # In a loader it would look like the end of the data.
             raise RuntimeError(f"StopIteration while reading {self.dataset.describe(index)} (index {index})") from error
         except Exception as error:
-            error.add_note(f"while reading {self.dataset.describe(index)} (index {index} of {self.dataset.name}, epoch {epoch})")
+            where = f"(index {index} of {self.dataset.name}, epoch {epoch % REPETITION})"
+            error.add_note(f"while reading {self.dataset.describe(index)} {where}")
             raise
 
     def __getitems__(self, positions: list[Position]) -> Batch | BadImageError:
         """The batch of these positions. A bad image is returned, not raised: an exception loses its type between processes."""
         self._replaced = []
         try:
-            return collate([self[position] for position in positions], self._replaced)
+            return self._collate([self[position] for position in positions], self._replaced)
         except BadImageError as error:
             return error
 
@@ -220,6 +229,8 @@ class TrainLoader:
         prefetch: micro-batches each worker prepares in advance.
         bad_image: "raise" a ``BadImageError`` or "replace" the picture by another one.
         pin_memory: put batches in page-locked memory (for a GPU).
+        collate: samples to a batch: ``pet.data.collate.collate``, or ``collate_padded`` for pictures of different sizes.
+        groups, group_size, repeats: order of the data, see ``TrainSampler``.
 
     Attributes:
         iter_per_epoch: updates of one epoch, at least 1.
@@ -242,10 +253,14 @@ class TrainLoader:
         prefetch: int = 2,
         bad_image: BadImagePolicy = "raise",
         pin_memory: bool = False,
+        collate: Collate = stack,
+        groups: npt.NDArray[Any] | None = None,
+        group_size: int = 1,
+        repeats: npt.NDArray[Any] | None = None,
     ) -> None:
         self.dataset, self.batch_size, self.accumulate, self.start_iter = dataset, batch_size, accumulate, start_iter
         self.num_workers = default_workers(world_size) if num_workers < 0 else num_workers
-        self._reader = SampleReader(dataset, transforms, seed, bad_image)
+        self._reader = SampleReader(dataset, transforms, seed, bad_image, collate)
         self._prefetch, self._pin_memory = prefetch, pin_memory
         self.sampler = TrainSampler(
             len(dataset),
@@ -256,6 +271,9 @@ class TrainLoader:
             rank=rank,
             accumulate=accumulate,
             start_iter=start_iter,
+            groups=groups,
+            group_size=group_size,
+            repeats=repeats,
         )
         self.iter_per_epoch = self.sampler.iter_per_epoch
         self.num_replaced = 0
@@ -302,7 +320,7 @@ class EvalLoader:
         transforms: see ``pet.data.transforms``.
         batch_size: samples of a batch of one process.
         seed: for transforms that draw random numbers.
-        world_size, rank, num_workers, prefetch, pin_memory: as in ``TrainLoader``.
+        world_size, rank, num_workers, prefetch, pin_memory, collate: as in ``TrainLoader``.
     """
 
     def __init__(
@@ -317,10 +335,11 @@ class EvalLoader:
         num_workers: int = -1,
         prefetch: int = 2,
         pin_memory: bool = False,
+        collate: Collate = stack,
     ) -> None:
         self.dataset, self.batch_size = dataset, batch_size
         self.num_workers = default_workers(world_size) if num_workers < 0 else num_workers
-        self._reader = SampleReader(dataset, transforms, seed)
+        self._reader = SampleReader(dataset, transforms, seed, collate=collate)
         self._prefetch, self._pin_memory = prefetch, pin_memory
         self.sampler = EvalSampler(len(dataset), batch_size, world_size=world_size, rank=rank)
 

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from pet.data.annotated_report import annotated_report
+from pet.data.datasets.annotated import is_annotated
 from pet.data.datasets.base import VisionDataset
 from pet.data.structures import BadImageError
 
@@ -18,12 +20,14 @@ def data_report(dataset: VisionDataset, num_classes: int, check: Literal["off", 
 
     Args:
         dataset: any data set.
-        num_classes: outputs of the head.
+        num_classes: outputs of the head. Not compared for annotated sets: these may feed several heads.
         check: "off": size only; "fast": labels as well, without reading pictures; "full": every picture is read too.
 
     Raises:
         ValueError: labels or the number of classes do not fit the head.
     """
+    if is_annotated(dataset):
+        return annotated_report(dataset, check)
     source = f" in {dataset.source}" if dataset.source else ""
     lines = [f"{dataset.name}: {len(dataset)} images, {len(dataset.class_names)} classes{source}"]
     if check == "off":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,10 @@ from pet.utils.rng import STREAM_ORDER, keyed_generator
 
 Position = tuple[int, int]  # (epoch, index)
 Indices = npt.NDArray[np.int64]
+
+# A picture that an epoch repeats on purpose counts as one of another epoch, this many later for each repetition, so that each
+# time it is augmented differently.
+REPETITION = 1 << 32
 
 
 def check_batch_size(batch_size: int, world_size: int, accumulate: int) -> None:
@@ -29,13 +35,67 @@ def check_batch_size(batch_size: int, world_size: int, accumulate: int) -> None:
         )
 
 
+def aspect_groups(sizes: npt.NDArray[Any], thresholds: Sequence[float] = (1.0,)) -> Indices:
+    """Group of each picture by its aspect ratio.
+
+    Args:
+        sizes: (N, 2) height and width.
+        thresholds: limits of width / height between the groups; (1.0,) parts upright from square and wide pictures.
+
+    Returns:
+        (N,) from 0 to ``len(thresholds)``.
+    """
+    ratios = sizes[:, 1] / np.maximum(sizes[:, 0], 1)
+    limits = np.sort(np.asarray(thresholds, np.float64))
+    return np.asarray(np.searchsorted(limits, ratios, side="right"), np.int64)
+
+
+def repeat_factors(
+    class_presence: npt.NDArray[np.bool_],
+    threshold: float,
+    power: float = 0.5,
+    min_times: float = 1.0,
+    max_times: float = math.inf,
+) -> npt.NDArray[np.float64]:
+    """How often an epoch should show each picture so that rare classes are seen more often.
+
+    A class in a share f of the pictures has the factor max(1, (threshold / f) ** power); a picture the largest of its classes,
+    limited to ``min_times`` and ``max_times``. A picture without a class has the factor 1.
+
+    Args:
+        class_presence: (N, C), whether a class is in a picture.
+        threshold: share of pictures below which classes are repeated.
+        power: 0.5 is the square root of the paper.
+        min_times, max_times: limits.
+
+    Returns:
+        (N,) factors.
+
+    Source: arXiv 1908.03195, appendix on repeat factor sampling.
+    """
+    if threshold < 0 or not 0 <= min_times <= max_times or max_times < 1:
+        raise ValueError(
+            f"REPEAT_THRESHOLD is {threshold}, the limits of the factor are {min_times} and {max_times}; expected a threshold of "
+            "at least 0 and 0 <= smallest <= largest, the largest at least 1"
+        )
+    share = class_presence.mean(0) if len(class_presence) else np.zeros(class_presence.shape[1])
+    factors = np.maximum((threshold / np.maximum(share, 1e-12)) ** power, 1.0)
+    largest = np.where(class_presence, factors, 1.0).max(1, initial=1.0)
+    return np.asarray(np.clip(largest, min_times, max_times), np.float64)
+
+
 class TrainSampler:
     """Endless micro-batches of ``(epoch, index)`` for one rank.
 
-    The global batch of update k (1-based) is slice ``(k - 1) % iter_per_epoch`` of the permutation of epoch
+    The global batch of update k (1-based) is slice ``(k - 1) % iter_per_epoch`` of the order of epoch
     ``(k - 1) // iter_per_epoch``, which is a function of ``(seed, epoch)``; samples beyond the last whole batch of an
-    epoch are left out. With fewer samples than a batch the permutation repeats inside the batch. Rank r takes the r-th
+    epoch are left out. With fewer samples than a batch the order repeats inside the batch. Rank r takes the r-th
     contiguous slice, cut into ``accumulate`` micro-batches. Starting anywhere costs one permutation.
+
+    With ``repeats`` r an epoch shows picture i floor(r_i) times, and once more with probability frac(r_i); it always has
+    floor(sum(r)) // batch_size updates. With ``groups`` samples are gathered in units of ``group_size`` of one group, emitted
+    when full; what is left at the end of an epoch makes mixed units. Each global batch holds units of one group side by side, so
+    that micro-batches of ``group_size`` samples are of one group wherever possible.
 
     Args:
         num_samples: size of the data set, >= 1.
@@ -45,6 +105,9 @@ class TrainSampler:
         world_size, rank: processes, and which of them this is.
         accumulate: micro-batches of one update.
         start_iter: update to start with, >= 1.
+        groups: (N,) group of each sample, e.g. ``aspect_groups``; ``None``: no grouping.
+        group_size: samples of a unit; the same for any number of processes if the batches shall be, too.
+        repeats: (N,) how often each sample is shown in an epoch, e.g. ``repeat_factors``; ``None``: once.
     """
 
     def __init__(
@@ -58,23 +121,57 @@ class TrainSampler:
         rank: int = 0,
         accumulate: int = 1,
         start_iter: int = 1,
+        groups: npt.NDArray[Any] | None = None,
+        group_size: int = 1,
+        repeats: npt.NDArray[Any] | None = None,
     ) -> None:
         if num_samples < 1:
             raise ValueError("the training data set is empty; there is nothing to draw batches from")
         if start_iter < 1:
             raise ValueError(f"updates are counted from 1, but start_iter is {start_iter}")
         check_batch_size(batch_size, world_size, accumulate)
+        _check_lengths(num_samples, groups=groups, repeats=repeats)
         self.num_samples, self.batch_size, self.seed, self.shuffle = num_samples, batch_size, seed, shuffle
         self.world_size, self.rank, self.accumulate, self.start_iter = world_size, rank, accumulate, start_iter
-        self.iter_per_epoch = max(num_samples // batch_size, 1)
+        self._groups, self._group_size, self._repeats = groups, max(group_size, 1), repeats
+        shown = num_samples if repeats is None else math.floor(float(repeats.sum()) + 1e-6)
+        self.iter_per_epoch = max(shown // batch_size, 1)
 
     def epoch_order(self, epoch: int) -> Indices:
         """Order of the samples in ``epoch`` (0-based): at least ``batch_size`` indices."""
+        generator = keyed_generator(self.seed, STREAM_ORDER, epoch)
+        order = self._shown(generator)
         if self.shuffle:
-            order = keyed_generator(self.seed, STREAM_ORDER, epoch).permutation(self.num_samples)
-        else:
-            order = np.arange(self.num_samples)
-        return order if self.num_samples >= self.batch_size else np.resize(order, self.batch_size)
+            order = order[generator.permutation(len(order))]
+        if self._repeats is not None:
+            order = np.resize(order, self.iter_per_epoch * self.batch_size)
+        elif self.num_samples < self.batch_size:
+            order = np.resize(order, self.batch_size)
+        return order if self._groups is None else self._grouped(order, self._groups[order])
+
+    def _shown(self, generator: np.random.Generator) -> Indices:
+        """The samples of an epoch in stored order."""
+        if self._repeats is None:
+            return np.arange(self.num_samples)
+        whole = np.floor(self._repeats)
+        times = whole + (generator.random(self.num_samples) < self._repeats - whole)
+        return np.repeat(np.arange(self.num_samples), times.astype(np.int64)) if times.any() else np.arange(self.num_samples)
+
+    def _grouped(self, order: Indices, groups: npt.NDArray[Any]) -> Indices:
+        """``order`` rearranged to units of one group; ``groups`` holds the group of each element."""
+        size, count, places = self._group_size, len(order), np.arange(len(order))
+        rank, total = _occurrences(groups)
+        is_left = rank >= total // size * size
+        # A unit appears when its last element does; what is left comes after everything else.
+        by_group = np.lexsort((rank, groups))
+        last = by_group[np.minimum(places + (size - 1 - rank[by_group] % size), count - 1)]
+        emitted = np.empty(count, np.int64)
+        emitted[by_group] = last
+        emitted[is_left] = count + places[is_left]
+        walk = np.lexsort((rank, emitted))
+        kinds = np.where(is_left, np.iinfo(np.int64).max, groups)[walk]
+        walk = walk[np.lexsort((kinds, places // self.batch_size))]
+        return order[walk]
 
     def __iter__(self) -> Iterator[list[Position]]:
         share = self.batch_size // self.world_size
@@ -82,11 +179,30 @@ class TrainSampler:
         epoch, step = divmod(self.start_iter - 1, self.iter_per_epoch)
         while True:
             order = self.epoch_order(epoch)
+            epochs = np.full(len(order), epoch)
+            if self._repeats is not None:
+                epochs += _occurrences(order)[0] * REPETITION
             for first in range(step * self.batch_size, self.iter_per_epoch * self.batch_size, self.batch_size):
                 begin = first + self.rank * share
                 for micro in range(begin, begin + share, size):
-                    yield [(epoch, index) for index in order[micro : micro + size].tolist()]
+                    part = slice(micro, micro + size)
+                    yield list(zip(epochs[part].tolist(), order[part].tolist(), strict=True))
             epoch, step = epoch + 1, 0
+
+
+def _check_lengths(num_samples: int, **arrays: npt.NDArray[Any] | None) -> None:
+    for name, array in arrays.items():
+        if array is not None and array.shape != (num_samples,):
+            raise ValueError(f"'{name}' has the shape {array.shape}; expected one entry for each of the {num_samples} samples")
+
+
+def _occurrences(values: npt.NDArray[Any]) -> tuple[Indices, Indices]:
+    """How many equal values come before each one, and how many there are of it in all."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    by_value = np.argsort(inverse, kind="stable")
+    before = np.empty(len(values), np.int64)
+    before[by_value] = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return before, counts[inverse]
 
 
 class EvalSampler:

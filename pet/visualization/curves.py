@@ -11,6 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pet.config import CfgNode
+from pet.utils import comm
+from pet.utils.images import write_png
 from pet.visualization.canvas import FAINT, INK, RULE, SERIES, Colour, Picture, blank, put_text, shorten, text_width
 
 _WIDTH, _HEIGHT = 760, 250
@@ -189,3 +192,10 @@ def _draw_legend(picture: Picture, number: int, name: str, curve: Curve) -> None
     cv2.line(picture, (left, base - 4), (left + 14, base - 4), SERIES[number], 3, cv2.LINE_AA)
     put_text(picture, shorten(name, room, _SIZE), left + 22, base, _SIZE, INK)
     put_text(picture, value, _WIDTH - 10, base, _SIZE, FAINT, "right")
+
+
+def write_curves(cfg: CfgNode) -> None:
+    """``<CKPT>/vis/curves.png``: loss, learning rate and results over the updates."""
+    if cfg.VIS.ENABLED and comm.is_main_process():
+        folder = Path(cfg.MISC.CKPT)
+        write_png(folder / "vis" / "curves.png", draw_run(folder / "metrics.json", folder.name))

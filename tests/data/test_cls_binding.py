@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from pet.data.build import build_test_transforms, pixel_statistics_rgb255
 from pet.tasks.cls.config import get_base_cfg
 from pet.tasks.cls.dataset import (
     build_dataset,
-    build_test_transforms,
     build_train_transforms,
     make_test_data_loader,
     make_train_data_loader,
-    pixel_statistics_rgb255,
     report_dataset,
 )
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from pet.data.sampler import EvalSampler, TrainSampler
+from pet.data.sampler import REPETITION, EvalSampler, TrainSampler, aspect_groups, repeat_factors
 
 
 def updates(count: int, **options) -> list[list[tuple[int, int]]]:
@@ -88,3 +88,118 @@ def test_evaluation_shows_every_sample_once_in_the_same_batches(num_samples, wor
     batches = sorted(sum(ranks, []))
     assert batches == list(EvalSampler(num_samples, 5))
     assert [i for batch in batches for _, i in batch] == list(range(num_samples))
+
+
+# ----------------------------------------------------------------------------------------------- groups and repeats
+
+
+GROUPS = np.random.default_rng(1).choice(3, 103, p=(0.6, 0.3, 0.1))
+REPEATS = np.random.default_rng(2).choice((1.0, 1.4, 3.0, 2.5), 103)
+ORDERS = {
+    "groups": {"groups": GROUPS, "group_size": 6},
+    "repeats": {"repeats": REPEATS},
+    "groups-repeats": {"groups": GROUPS, "group_size": 6, "repeats": REPEATS},
+    "groups-uneven": {"groups": GROUPS, "group_size": 5},
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)])
+def test_grouped_and_repeated_batches_do_not_depend_on_processes(order, world_size, accumulate):
+    reference = updates(25, **BASE, **ORDERS[order])
+    for start in (1, 7, 20):
+        options = {**BASE, **ORDERS[order], "world_size": world_size, "accumulate": accumulate, "start_iter": start}
+        ranks = [updates(26 - start, **options, rank=r) for r in range(world_size)]
+        assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == reference[start - 1 :]
+
+
+@pytest.mark.parametrize("group_size", [1, 4, 5, 8, 24])
+def test_a_grouped_epoch_shows_every_sample_at_most_once_and_nearly_all(group_size):
+    sampler = TrainSampler(**BASE, groups=GROUPS, group_size=group_size)
+    for epoch in range(3):
+        assert sorted(sampler.epoch_order(epoch).tolist()) == list(range(103))
+    stream = updates(4, **BASE, groups=GROUPS, group_size=group_size)
+    assert len({i for _, i in sum(stream, [])}) == 96
+    assert not np.array_equal(sampler.epoch_order(0), sampler.epoch_order(1))
+
+
+def test_micro_batches_are_of_one_group_wherever_possible():
+    groups = np.random.default_rng(3).choice(2, 1003, p=(0.7, 0.3))
+    options = {"num_samples": 1003, "batch_size": 32, "groups": groups, "group_size": 8, "world_size": 4}
+    for rank in range(4):
+        parts = list(itertools.islice(TrainSampler(**options, rank=rank), 31))
+        mixed = sum(len({int(groups[i]) for _, i in part}) > 1 for part in parts)
+        assert mixed <= 1
+    plain = list(itertools.islice(TrainSampler(1003, 32, world_size=4), 31))
+    assert sum(len({int(groups[i]) for _, i in part}) > 1 for part in plain) > 20
+
+
+def test_units_appear_in_the_order_in_which_they_become_full():
+    groups = np.array([0, 1, 0, 1, 1, 0, 0, 1, 0])
+    order = TrainSampler(9, 2, shuffle=False, groups=groups, group_size=2).epoch_order(0)
+    assert order.tolist() == [0, 2, 1, 3, 5, 6, 4, 7, 8]
+
+
+def test_every_group_is_seen_in_the_share_it_has():
+    seen = np.bincount(GROUPS[[i for _, i in sum(updates(80, **BASE, groups=GROUPS, group_size=6), [])]], minlength=3)
+    assert np.allclose(seen / seen.sum(), np.bincount(GROUPS) / 103, atol=0.03)
+
+
+def test_an_epoch_repeats_pictures_by_their_factor():
+    sampler = TrainSampler(**BASE, repeats=REPEATS)
+    assert sampler.iter_per_epoch == int(REPEATS.sum()) // 24
+    epochs = 60
+    stream = updates(sampler.iter_per_epoch * epochs, **BASE, repeats=REPEATS)
+    counts = np.bincount([i for _, i in sum(stream, [])], minlength=103) / epochs
+    # The incomplete batch at the end is left out, which takes the same share of all.
+    whole = sampler.iter_per_epoch * 24 / REPEATS.sum()
+    assert np.allclose(counts, REPEATS * whole, atol=0.3)
+    assert np.allclose([counts[r == REPEATS].mean() / r for r in np.unique(REPEATS)], whole, atol=0.05)
+    assert counts[REPEATS == 3].min() > counts[REPEATS == 1].max()
+
+
+def test_repetitions_of_a_picture_in_an_epoch_are_different_positions():
+    stream = updates(1, num_samples=4, batch_size=8, repeats=np.array([1.0, 5.0, 1.0, 1.0]))[0]
+    assert len(set(stream)) == 8
+    assert sorted(e // REPETITION for e, i in stream if i == 1) == [0, 1, 2, 3, 4]
+    assert {e % REPETITION for e, _ in stream} == {0}
+    assert {e % REPETITION for e, _ in updates(2, num_samples=4, batch_size=8, repeats=np.full(4, 2.0))[1]} == {1}
+
+
+def test_short_epochs_are_filled_up_and_long_ones_cut():
+    few = TrainSampler(10, 4, repeats=np.full(10, 1.25))
+    assert few.iter_per_epoch == 3
+    for epoch in range(30):
+        order = few.epoch_order(epoch)
+        assert len(order) == 12
+        assert len(set(order.tolist())) >= 8
+    for wrong in ({"groups": np.zeros(5, int)}, {"repeats": np.ones(11)}):
+        with pytest.raises(ValueError, match="one entry for each of the 10 samples"):
+            TrainSampler(10, 4, **wrong)
+
+
+def test_repeat_factors_are_those_of_lvis():
+    presence = np.zeros((1000, 3), bool)
+    presence[:, 0], presence[:100, 1], presence[:10, 2] = True, True, True
+    presence[-1] = False
+    factors = repeat_factors(presence, 0.25)
+    assert factors[0] == pytest.approx(np.sqrt(0.25 / 0.01))
+    assert factors[50] == pytest.approx(np.sqrt(0.25 / 0.1))
+    assert factors[500] == factors[-1] == 1.0
+    assert repeat_factors(presence, 0.25, max_times=3.0).max() == 3.0
+    assert repeat_factors(presence, 0.25, power=1.0)[0] == pytest.approx(25)
+    assert repeat_factors(presence, 0.25, min_times=2.0).min() == 2.0
+    with pytest.raises(ValueError, match="limits of the factor"):
+        repeat_factors(presence, 0.1, min_times=3, max_times=2)
+
+
+def test_aspect_groups_part_upright_from_wide():
+    sizes = np.array([[480, 640], [640, 480], [500, 500], [100, 300]])
+    assert aspect_groups(sizes).tolist() == [1, 0, 1, 1]
+    assert aspect_groups(sizes, (0.8, 1.1, 2.0)).tolist() == [2, 0, 1, 3]
+
+
+def test_grouping_a_large_set_costs_little():
+    started = time.perf_counter()
+    TrainSampler(120_000, 16, groups=np.arange(120_000) % 2, group_size=2, repeats=np.full(120_000, 1.3)).epoch_order(0)
+    assert time.perf_counter() - started < 1.0

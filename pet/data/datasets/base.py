@@ -1,4 +1,4 @@
-"""What every data set offers, and how several become one."""
+"""What every data set offers."""
 
 from __future__ import annotations
 
@@ -48,40 +48,6 @@ class VisionDataset(ABC):
 
 
 DATASETS: Registry[Callable[..., VisionDataset]] = Registry("data set TYPE", "pet.data.datasets")
-
-
-class ConcatDataset(VisionDataset):
-    """Several data sets with the same classes, one after the other."""
-
-    def __init__(self, datasets: Sequence[VisionDataset]) -> None:
-        first = datasets[0]
-        for other in datasets[1:]:
-            if other.class_names != first.class_names:
-                raise ValueError(class_difference(first, other))
-        super().__init__("+".join(d.name for d in datasets), first.class_names, None)
-        self.datasets = list(datasets)
-        self._ends = np.cumsum([len(d) for d in datasets])
-
-    def locate(self, index: int) -> tuple[VisionDataset, int]:
-        """The data set that holds sample ``index``, and the index there."""
-        which = int(np.searchsorted(self._ends, index, side="right"))
-        return self.datasets[which], index - int(self._ends[which - 1] if which else 0)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def read(self, index: int) -> Sample:
-        dataset, inner = self.locate(index)
-        sample = dataset.read(inner)
-        sample.id = index
-        return sample
-
-    def labels(self) -> npt.NDArray[np.generic]:
-        return np.concatenate([d.labels() for d in self.datasets])
-
-    def describe(self, index: int) -> str:
-        dataset, inner = self.locate(index)
-        return dataset.describe(inner)
 
 
 def class_difference(first: VisionDataset, other: VisionDataset) -> str:

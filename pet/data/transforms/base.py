@@ -36,6 +36,18 @@ class PairTransform(Protocol):
         ...
 
 
+@runtime_checkable
+class GroupTransform(Protocol):
+    """Composes a sample with partners drawn from the data set. Several may follow one another in a chain."""
+
+    prob: float
+    num_partners: int
+
+    def combine(self, sample: Sample, partners: list[Sample], rng: np.random.Generator, /) -> Sample:
+        """The composition; the partners have gone through the same transforms as the sample, without being composed or mixed."""
+        ...
+
+
 TRANSFORMS: Registry[Callable[..., Any]] = Registry("transform", "pet.data.transforms")
 
 
@@ -43,18 +55,24 @@ class Chain:
     """Transforms in order.
 
     Args:
-        transforms: ``Transform`` and ``PairTransform`` objects.
-        draw: returns a random sample of the data set, untransformed; for ``PairTransform``.
+        transforms: ``Transform``, ``PairTransform`` and ``GroupTransform`` objects.
+        draw: returns a random sample of the data set, untransformed; for the latter two.
     """
 
     def __init__(self, transforms: Sequence[Any], draw: Callable[[np.random.Generator], Sample]) -> None:
         self.transforms, self._draw = list(transforms), draw
         self._pairs = [isinstance(t, PairTransform) for t in transforms]
+        self._groups = [isinstance(t, GroupTransform) for t in transforms]
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The transformed sample."""
         mixed = False
         for position, transform in enumerate(self.transforms):
+            if self._groups[position]:
+                if rng.random() < transform.prob:
+                    partners = [self._partner(position, rng) for _ in range(transform.num_partners)]
+                    sample = transform.combine(sample, partners, rng)
+                continue
             if not self._pairs[position]:
                 sample = transform(sample, rng)
                 continue
@@ -66,7 +84,7 @@ class Chain:
 
     def _partner(self, stop: int, rng: np.random.Generator) -> Sample:
         sample = self._draw(rng)
-        for transform, pair in zip(self.transforms[:stop], self._pairs[:stop], strict=True):
-            if not pair:
+        for position, transform in enumerate(self.transforms[:stop]):
+            if not (self._pairs[position] or self._groups[position]):
                 sample = transform(sample, rng)
         return sample

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,4 +80,46 @@ class ColorJitter:
         for which in rng.permutation(len(self._changes)):
             function, low, high = self._changes[which]
             image = function(image, rng.uniform(low, high))
+        return replace(sample, image=image)
+
+
+@TRANSFORMS.register("photometric_distort")
+class PhotometricDistort:
+    """Colour changes of SSD: each is done or left out by a coin, contrast before or after the others.
+
+    Args:
+        brightness, contrast, saturation: range of the factor.
+        hue: range of the shift in whole turns of the colour circle.
+        prob: probability of each change and of a random order of the channels.
+
+    Source: arXiv 1512.02325, section 2.2; ranges and order are those of torchvision's RandomPhotometricDistort.
+    """
+
+    def __init__(
+        self,
+        brightness: Sequence[float] = (0.875, 1.125),
+        contrast: Sequence[float] = (0.5, 1.5),
+        saturation: Sequence[float] = (0.5, 1.5),
+        hue: Sequence[float] = (-0.05, 0.05),
+        prob: float = 0.5,
+    ) -> None:
+        for key, values in (("BRIGHTNESS", brightness), ("CONTRAST", contrast), ("SATURATION", saturation), ("HUE", hue)):
+            if len(values) != 2 or values[0] > values[1]:
+                raise ValueError(f"{key} is {tuple(values)}; expected (smallest, largest)")
+        if hue[0] < -0.5 or hue[1] > 0.5:
+            raise ValueError(f"HUE is {tuple(hue)}; allowed are -0.5 to 0.5")
+        self.prob = prob
+        self._contrast = (adjust_contrast, contrast)
+        self._others = ((adjust_saturation, saturation), (adjust_hue, hue))
+        self._brightness = (adjust_brightness, brightness)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        contrast_first = rng.random() < 0.5
+        changes = (self._contrast, *self._others) if contrast_first else (*self._others, self._contrast)
+        image = sample.image
+        for function, (low, high) in (self._brightness, *changes):
+            if rng.random() < self.prob:
+                image = function(image, rng.uniform(low, high))
+        if rng.random() < self.prob:
+            image = np.ascontiguousarray(image[..., rng.permutation(3)])
         return replace(sample, image=image)

@@ -1,19 +1,28 @@
-"""Resizing, cropping and flipping pictures; for data sets whose labels do not depend on the geometry."""
+"""Resizing, cropping and flipping pictures together with their labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 
+from pet.data.masks import mirror
 from pet.data.structures import Image, Sample
+from pet.data.transforms.annotations import (
+    IGNORE_LABEL,
+    Size,
+    Target,
+    crop_target,
+    flip_target,
+    pad_target,
+    resize_target,
+)
 from pet.data.transforms.base import TRANSFORMS
 
-Size = tuple[int, int]  # (height, width)
+_MAX_CROPS = 10
 
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
@@ -37,6 +46,18 @@ def resize_image(image: Image, size: Size, interpolation: str = "linear") -> Ima
     if image.shape[:2] == size:
         return image
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=INTERPOLATIONS[interpolation]), np.uint8)
+
+
+def resize_sample(sample: Sample, size: Size, interpolation: str = "linear") -> Sample:
+    """Picture and labels scaled to ``size``; label maps always by the nearest pixel."""
+    image = resize_image(sample.image, size, interpolation)
+    return Sample(image, resize_target(sample.target, size_of(sample), size), sample.id)
+
+
+def size_of(sample: Sample) -> Size:
+    """(height, width) of the picture."""
+    height, width = sample.image.shape[:2]
+    return height, width
 
 
 def short_side_size(height: int, width: int, short: float, max_size: int = 0) -> Size:
@@ -101,8 +122,7 @@ class Resize:
         return scale if isinstance(scale, tuple) else short_side_size(height, width, scale, self.max_size)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        size = self._size(sample.image.shape[0], sample.image.shape[1], rng)
-        return replace(sample, image=resize_image(sample.image, size, self.interpolation))
+        return resize_sample(sample, self._size(*size_of(sample), rng), self.interpolation)
 
 
 def pad_image(image: Image, top: int, bottom: int, left: int, right: int, fill: Sequence[int] = (0, 0, 0)) -> Image:
@@ -112,15 +132,35 @@ def pad_image(image: Image, top: int, bottom: int, left: int, right: int, fill: 
     return np.asarray(cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=list(fill)), np.uint8)
 
 
-def pad_to(image: Image, size: Size, fill: Sequence[int] = (0, 0, 0)) -> Image:
-    """``image`` padded evenly so that it is at least ``size``."""
-    down, right = max(size[0] - image.shape[0], 0), max(size[1] - image.shape[1], 0)
-    return pad_image(image, down // 2, down - down // 2, right // 2, right - right // 2, fill)
+def pad_sample(
+    sample: Sample, top: int, left: int, size: Size, fill: Sequence[int] = (0, 0, 0), ignore_label: int = IGNORE_LABEL
+) -> Sample:
+    """Picture and labels at (top, left) of a canvas of ``size`` and of the colour ``fill``."""
+    height, width = size_of(sample)
+    if (height, width) == size:
+        return sample
+    image = pad_image(sample.image, top, size[0] - top - height, left, size[1] - left - width, fill)
+    return Sample(image, pad_target(sample.target, top, left, size, ignore_label), sample.id)
+
+
+def pad_to(sample: Sample, size: Size, fill: Sequence[int] = (0, 0, 0), ignore_label: int = IGNORE_LABEL) -> Sample:
+    """Picture and labels padded evenly so that they are at least ``size``."""
+    height, width = size_of(sample)
+    down, right = max(size[0] - height, 0), max(size[1] - width, 0)
+    if not (down or right):
+        return sample
+    return pad_sample(sample, down // 2, right // 2, (height + down, width + right), fill, ignore_label)
 
 
 def crop_image(image: Image, top: int, left: int, size: Size) -> Image:
     """The part of ``image`` that starts at (top, left); a view."""
     return image[top : top + size[0], left : left + size[1]]
+
+
+def crop_sample(sample: Sample, top: int, left: int, size: Size) -> Sample:
+    """The part of picture and labels that starts at (top, left)."""
+    image = crop_image(sample.image, top, left, size)
+    return Sample(image, crop_target(sample.target, top, left, size), sample.id)
 
 
 @TRANSFORMS.register("random_crop")
@@ -131,20 +171,46 @@ class RandomCrop:
         crop_scales: (height, width) of the part, or a list of such pairs of which one is drawn for each picture.
         padding: border added on each side before, in pixels.
         fill: colour of the border, RGB.
+        cat_max_ths: for semantic segmentation: a part of which one class covers more than this share is drawn again, up to
+            ten times; 0: any part will do.
+        ignore_label: label of the border in label maps; does not count for ``cat_max_ths``.
     """
 
-    def __init__(self, crop_scales: Any = ((32, 32),), padding: int = 0, fill: Sequence[int] = (0, 0, 0)) -> None:
+    def __init__(
+        self,
+        crop_scales: Any = ((32, 32),),
+        padding: int = 0,
+        fill: Sequence[int] = (0, 0, 0),
+        cat_max_ths: float = 0.0,
+        ignore_label: int = IGNORE_LABEL,
+    ) -> None:
+        if not 0.0 <= cat_max_ths <= 1.0:
+            raise ValueError(f"CAT_MAX_THS is {cat_max_ths}; allowed are 0 (off) to 1")
         single = isinstance(crop_scales, int) or all(isinstance(v, int) for v in crop_scales)
         self.sizes = [as_size(pair, "CROP_SCALES") for pair in ([crop_scales] if single else crop_scales)]
         self.padding, self.fill = padding, tuple(fill)
+        self.cat_max_ths, self.ignore_label = cat_max_ths, ignore_label
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         size = self.sizes[int(rng.integers(len(self.sizes)))] if len(self.sizes) > 1 else self.sizes[0]
-        p = self.padding
-        image = pad_to(pad_image(sample.image, p, p, p, p, self.fill), size, self.fill)
-        top = int(rng.integers(image.shape[0] - size[0] + 1))
-        left = int(rng.integers(image.shape[1] - size[1] + 1))
-        return replace(sample, image=crop_image(image, top, left, size))
+        (height, width), p = size_of(sample), self.padding
+        sample = pad_sample(sample, p, p, (height + 2 * p, width + 2 * p), self.fill, self.ignore_label)
+        sample = pad_to(sample, size, self.fill, self.ignore_label)
+        return crop_sample(sample, *self._choose(sample, size, rng), size)
+
+    def _choose(self, sample: Sample, size: Size, rng: np.random.Generator) -> tuple[int, int]:
+        height, width = size_of(sample)
+        attempts = _MAX_CROPS if self.cat_max_ths > 0 and "semseg" in sample.target else 1
+        for _ in range(attempts):
+            top, left = int(rng.integers(height - size[0] + 1)), int(rng.integers(width - size[1] + 1))
+            if attempts == 1 or self._is_varied(sample.target, top, left, size):
+                break
+        return top, left
+
+    def _is_varied(self, target: Target, top: int, left: int, size: Size) -> bool:
+        counts = np.bincount(target["semseg"][top : top + size[0], left : left + size[1]].ravel(), minlength=256)
+        counts[self.ignore_label] = 0
+        return bool(0 < counts.max() <= self.cat_max_ths * counts.sum())
 
 
 @TRANSFORMS.register("center_crop")
@@ -159,10 +225,9 @@ class CenterCrop:
         self.size = as_size(crop_scales, "CROP_SCALES")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        image = pad_to(sample.image, self.size)
-        top = round((image.shape[0] - self.size[0]) / 2.0)
-        left = round((image.shape[1] - self.size[1]) / 2.0)
-        return replace(sample, image=crop_image(image, top, left, self.size))
+        sample = pad_to(sample, self.size)
+        height, width = size_of(sample)
+        return crop_sample(sample, round((height - self.size[0]) / 2.0), round((width - self.size[1]) / 2.0), self.size)
 
 
 @TRANSFORMS.register("random_resized_crop")
@@ -209,28 +274,38 @@ class RandomResizedCrop:
         return (height - h) // 2, (width - w) // 2, h, w
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        top, left, height, width = self.choose(sample.image.shape[0], sample.image.shape[1], rng)
-        part = crop_image(sample.image, top, left, (height, width))
-        return replace(sample, image=resize_image(part, self.size, self.interpolation))
+        top, left, height, width = self.choose(*size_of(sample), rng)
+        return resize_sample(crop_sample(sample, top, left, (height, width)), self.size, self.interpolation)
+
+
+class _Flip:
+    """What both flips share.
+
+    Args:
+        prob: probability for a picture.
+        flip_pairs: keypoints that change places when the picture is mirrored.
+    """
+
+    horizontal = False
+
+    def __init__(self, prob: float = 0.5, flip_pairs: Sequence[Sequence[int]] = ()) -> None:
+        self.prob, self.flip_pairs = prob, tuple((int(a), int(b)) for a, b in flip_pairs)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.prob:
+            return sample
+        horizontal = self.horizontal
+        target = flip_target(sample.target, size_of(sample), horizontal, not horizontal, self.flip_pairs)
+        return Sample(mirror(sample.image, horizontal, not horizontal), target, sample.id)
 
 
 @TRANSFORMS.register("random_horizontal_flip")
-class RandomHorizontalFlip:
-    """Mirror left and right with probability ``prob``."""
+class RandomHorizontalFlip(_Flip):
+    """Mirror left and right with probability ``prob``; options: see ``_Flip``."""
 
-    def __init__(self, prob: float = 0.5) -> None:
-        self.prob = prob
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        return replace(sample, image=sample.image[:, ::-1]) if rng.random() < self.prob else sample
+    horizontal = True
 
 
 @TRANSFORMS.register("random_vertical_flip")
-class RandomVerticalFlip:
-    """Mirror top and bottom with probability ``prob``."""
-
-    def __init__(self, prob: float = 0.5) -> None:
-        self.prob = prob
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        return replace(sample, image=sample.image[::-1]) if rng.random() < self.prob else sample
+class RandomVerticalFlip(_Flip):
+    """Mirror top and bottom with probability ``prob``; options: see ``_Flip``."""

@@ -7,13 +7,16 @@ from pathlib import Path
 import torch
 
 from pet.config import CfgNode
+from pet.data.build import first_samples
 from pet.data.datasets.base import VisionDataset
-from pet.data.loader import TrainLoader
 from pet.data.structures import Batch
 from pet.tasks.cls.dataset import build_train_transforms
 from pet.utils import comm
 from pet.utils.images import write_png
-from pet.visualization import draw_run, sample_mosaic
+from pet.visualization import sample_mosaic
+from pet.visualization.curves import write_curves
+
+__all__ = ["write_curves", "write_training_samples"]
 
 _SHARE_WORTH_NAMING = 0.05
 
@@ -23,9 +26,7 @@ def write_training_samples(cfg: CfgNode, dataset: VisionDataset) -> None:
     if not (cfg.VIS.ENABLED and comm.is_main_process()):
         return
     count = min(cfg.VIS.NUM_IMAGES, cfg.TRAIN.BATCH_SIZE)
-    options = {"seed": cfg.MISC.SEED, "shuffle": cfg.DATA.SAMPLER.TYPE == "shuffle", "num_workers": 0}
-    loader = TrainLoader(dataset, build_train_transforms(cfg), count, bad_image=cfg.DATA.BAD_IMAGE, **options)
-    batch = next(iter(loader))[0]
+    batch = first_samples(cfg, dataset, build_train_transforms(cfg), count)
     images = list(batch.images.permute(0, 2, 3, 1).numpy())
     picture = sample_mosaic(
         images, _captions(batch, dataset.class_names), f"{dataset.name}: training samples as the model sees them"
@@ -42,10 +43,3 @@ def _captions(batch: Batch, names: list[str]) -> list[str]:
         shares = [(share, names[i]) for i, share in enumerate(scores.tolist()) if share >= _SHARE_WORTH_NAMING]
         captions.append(", ".join(name if share == 1 else f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True)))
     return captions
-
-
-def write_curves(cfg: CfgNode) -> None:
-    """``<CKPT>/vis/curves.png``: loss, learning rate and results over the updates."""
-    if cfg.VIS.ENABLED and comm.is_main_process():
-        folder = Path(cfg.MISC.CKPT)
-        write_png(folder / "vis" / "curves.png", draw_run(folder / "metrics.json", folder.name))
