@@ -1,8 +1,8 @@
 """Names in YAML to parts of a model.
 
-A part is entered with a decorator in a file of its package (``backbones``, ``necks``, ``heads/cls``, ``losses``); the
-package imports all its files, so a new part is one new file. A part outside Pet is named by its import path,
-``my_pkg.my_heads.CosineHead``.
+A part is entered with a decorator in a file of its package (``backbones``, ``necks``, ``heads/cls``, ``heads/det``, ...,
+``losses``); the package imports all its files, so a new part is one new file. A part outside Pet is named by its import
+path, ``my_pkg.my_heads.CosineHead``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ T = TypeVar("T")
 BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone", "pet.models.backbones")
 NECKS: Registry[Callable[..., nn.Module]] = Registry("neck", "pet.models.necks")
 CLS_HEADS: Registry[Callable[..., nn.Module]] = Registry("classification head", "pet.models.heads.cls")
+DET_HEADS: Registry[Callable[..., nn.Module]] = Registry("detection head", "pet.models.heads.det")
+BOX_HEADS: Registry[Callable[..., nn.Module]] = Registry("box head", "pet.models.heads.roi")
+MASK_HEADS: Registry[Callable[..., nn.Module]] = Registry("mask head", "pet.models.heads.roi")
+KEYPOINT_HEADS: Registry[Callable[..., nn.Module]] = Registry("keypoint head", "pet.models.heads.roi")
+SEMSEG_HEADS: Registry[Callable[..., nn.Module]] = Registry("semantic head", "pet.models.heads.semseg")
+PANOPTIC_HEADS: Registry[Callable[..., nn.Module]] = Registry("panoptic head", "pet.models.heads.panoptic")
 CLS_LOSSES: Registry[Callable[..., nn.Module]] = Registry("classification loss", "pet.models.losses")
 
 

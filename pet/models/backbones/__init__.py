@@ -62,11 +62,20 @@ def build_backbone(
 
 
 def _build_own(name: str, pretrained: bool, options: dict[str, Any], features: Sequence[str | int]) -> Backbone:
-    if pretrained:
+    """A class of ours or of the user.
+
+    Its ``num_features`` are the channels of what ``forward`` returns: a number, or one for each level. If weights are
+    published for it, its method ``load_published()`` fetches them.
+    """
+    part: Any = BACKBONES.find(name)
+    if pretrained and not hasattr(part, "load_published"):
         raise ValueError(f"MODEL.PRETRAINED: there are no published weights for '{name}'; give a file as TRAIN.WEIGHTS")
-    model: Any = construct(BACKBONES.find(name), "MODEL.BACKBONE_OPTIONS", options)
+    model: Any = construct(part, "MODEL.BACKBONE_OPTIONS", options)
+    if pretrained:
+        model.load_published()
     if not features:
-        return Backbone(model, [model.num_features])
+        channels = model.num_features
+        return Backbone(model, [channels] if isinstance(channels, int) else channels)
     body = extract_levels(model, features)
     return Backbone(body, level_channels(body, getattr(model, "image_size", 224)))
 

@@ -20,28 +20,43 @@ def build_torchvision(name: str, pretrained: bool, options: dict[str, Any], feat
     """A classification model of torchvision without its last linear layer, or some of its levels.
 
     Args:
-        name: e.g. ``resnet50``.
-        pretrained: load ``get_model_weights(name).DEFAULT``.
+        name: e.g. ``resnet50``, or with a tag ``resnet50.IMAGENET1K_V1`` that says which published weights are meant.
+        pretrained: load the weights of the tag, else ``get_model_weights(name).DEFAULT``.
         options: for torchvision's builder, e.g. ``{"stochastic_depth_prob": 0.2}``.
         features: see ``pet.models.backbones.build_backbone``.
     """
     from torchvision import models
 
+    name, _, tag = name.partition(".")
     known = models.list_models(module=models)
     if name not in known:
         raise KeyError(
-            f"torchvision {_version()} has no classification model '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}"
+            f"torchvision {_version()} has no classification model '{name}'.{did_you_mean(name, known)} "
+            f"Known: {', '.join(known)}"
         )
-    weights = models.get_model_weights(name).DEFAULT if pretrained else None
-    forced = _FORCED_OPTIONS.get(name, {})
+    weights = _published(name, tag) if pretrained or tag else None
     try:
-        model = construct(models.get_model, "MODEL.BACKBONE_OPTIONS", options, name, weights=weights, **forced)
+        given = {"weights": weights if pretrained else None, **_FORCED_OPTIONS.get(name, {})}
+        model = construct(models.get_model, "MODEL.BACKBONE_OPTIONS", options, name, **given)
     except OSError as error:
         raise OSError(
             f"MODEL.PRETRAINED: cannot fetch the weights of torchvision/{name} from {getattr(weights, 'url', '?')}: {error}. "
             "Download that file elsewhere and give it as TRAIN.WEIGHTS with MODEL.PRETRAINED False"
         ) from error
     return _without_classifier(name, model, pretrained) if not features else _with_levels(model, features)
+
+
+def _published(name: str, tag: str) -> Any:
+    """The weights that torchvision publishes under a tag; without one those it recommends."""
+    from torchvision import models
+
+    tags = models.get_model_weights(name)
+    if tag and tag not in tags.__members__:
+        raise KeyError(
+            f"MODEL.BACKBONE: torchvision has no weights '{tag}' of {name}.{did_you_mean(tag, tags.__members__)} It has "
+            f"{', '.join(m.name for m in tags) or 'none'}"
+        )
+    return tags[tag or "DEFAULT"]
 
 
 def _with_levels(model: nn.Module, features: Sequence[str | int]) -> Backbone:

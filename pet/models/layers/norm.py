@@ -1,9 +1,10 @@
-"""Exchange the batch normalisation of a model."""
+"""Normalisation layers: by name, and exchanged in a whole model."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 NORM_KINDS = ("BN", "SyncBN", "FrozenBN", "GN")
 GROUPS = 32  # arXiv 1803.08494, table 3
+
+
+def norm_layer(kind: str, where: str) -> Callable[[int], nn.Module] | None:
+    """What makes the normalisation of a convolution from its channels; ``None`` for the empty name.
+
+    Args:
+        kind: ``BN``, ``SyncBN``, ``GN`` or empty.
+        where: the config key it comes from, for the message.
+    """
+    known: dict[str, Callable[[int], nn.Module] | None] = {
+        "": None,
+        "BN": nn.BatchNorm2d,
+        "SyncBN": nn.SyncBatchNorm,
+        "GN": lambda channels: nn.GroupNorm(math.gcd(GROUPS, channels), channels),
+    }
+    if kind not in known:
+        raise ValueError(f"{where} is '{kind}'; allowed: {', '.join(filter(None, known))}, or empty for none")
+    return known[kind]
 
 
 def convert_norm(model: nn.Module, kind: str) -> nn.Module:
