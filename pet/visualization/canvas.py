@@ -40,9 +40,9 @@ def blank(height: int, width: int, colour: Colour = PAPER) -> Picture:
     return np.full((height, width, 3), colour, dtype=np.uint8)
 
 
-def text_width(text: str, size: int) -> int:
-    """Pixels that ``text`` takes in a line whose capital letters are ``size`` pixels high."""
-    return int(cv2.getTextSize(text, _FONT, size / _CAP_HEIGHT, 1)[0][0])
+def text_width(text: str, size: int, weight: int = 1) -> int:
+    """Pixels that ``text`` takes in a line whose capital letters are ``size`` pixels high, written ``weight`` pixels thick."""
+    return int(cv2.getTextSize(text, _FONT, size / _CAP_HEIGHT, weight)[0][0])
 
 
 def shorten(text: str, width: int, size: int) -> str:
@@ -54,7 +54,9 @@ def shorten(text: str, width: int, size: int) -> str:
     return text + ".."
 
 
-def put_text(picture: Picture, text: str, x: int, y: int, size: int, colour: Colour = INK, anchor: str = "left") -> None:
+def put_text(
+    picture: Picture, text: str, x: int, y: int, size: int, colour: Colour = INK, anchor: str = "left", weight: int = 1
+) -> None:
     """Write one line of text.
 
     Args:
@@ -65,10 +67,11 @@ def put_text(picture: Picture, text: str, x: int, y: int, size: int, colour: Col
         size: height of a capital letter in pixels; 7 is the smallest that reads well.
         colour: RGB.
         anchor: ``left``, ``centre`` or ``right``.
+        weight: thickness of the strokes in pixels.
     """
     if anchor != "left":
-        x -= text_width(text, size) // (2 if anchor == "centre" else 1)
-    cv2.putText(picture, text, (x, y), _FONT, size / _CAP_HEIGHT, colour, 1, cv2.LINE_AA)
+        x -= text_width(text, size, weight) // (2 if anchor == "centre" else 1)
+    cv2.putText(picture, text, (x, y), _FONT, size / _CAP_HEIGHT, colour, weight, cv2.LINE_AA)
 
 
 def put_text_upwards(picture: Picture, text: str, x: int, y: int, size: int, colour: Colour = INK) -> None:
@@ -107,4 +110,40 @@ def tile_grid(tiles: Sequence[Picture], columns: int, gap: int, title: str = "")
         row, column = divmod(number, columns)
         top, left = head + gap + row * (height + gap), gap + column * (width + gap)
         picture[top : top + height, left : left + width] = tile
+    return picture
+
+
+def flow(tiles: Sequence[Picture], width: int, gap: int, title: str = "") -> Picture:
+    """Lay tiles of any sizes out in rows of at most ``width`` pixels (a wider tile has a row of its own), a title above."""
+    rows: list[list[Picture]] = []
+    room = 0
+    for tile in tiles:
+        room -= tile.shape[1] + gap
+        if room < 0 or not rows:
+            rows.append([])
+            room = width - gap - (tile.shape[1] + gap)
+        rows[-1].append(tile)
+    head = 34 if title else 0
+    height = head + gap + sum(max(t.shape[0] for t in row) + gap for row in rows)
+    widest = max(gap + sum(t.shape[1] + gap for t in row) for row in rows)
+    picture = blank(height, widest)
+    put_text(picture, shorten(title, widest - 2 * gap, 10), gap, 25, 10)
+    top = head + gap
+    for row in rows:
+        left = gap
+        for tile in row:
+            picture[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+            left += tile.shape[1] + gap
+        top += max(t.shape[0] for t in row) + gap
+    return picture
+
+
+def stack(parts: Sequence[Picture]) -> Picture:
+    """Pictures below one another on paper, as wide as the widest."""
+    width = max(part.shape[1] for part in parts)
+    picture = blank(sum(part.shape[0] for part in parts), width)
+    top = 0
+    for part in parts:
+        picture[top : top + part.shape[0], : part.shape[1]] = part
+        top += part.shape[0]
     return picture
