@@ -2,7 +2,7 @@
 
 from pet.config.base import get_base_cfg
 from pet.config.check import check_cfg, infer_cfg
-from pet.config.node import CfgNode
+from pet.config.node import CfgNode, keywords
 from pet.config.problem import ConfigError, Problem
 from pet.config.resolved import domain_header, read_domain_header
 from pet.config.schema import Key, key
@@ -17,5 +17,6 @@ __all__ = [
     "get_base_cfg",
     "infer_cfg",
     "key",
+    "keywords",
     "read_domain_header",
 ]

@@ -79,7 +79,15 @@ DATA: dict[str, Any] = {
     "LOADER_THREADS": key(-1, "worker processes of the loader for each process; -1: min(4, cores / processes), 0: load in the main process", low=-1, high=256),
     "PREFETCH": key(2, "batches each worker prepares in advance", low=1, high=64, unit="batches"),
     "SAMPLER": {
-        "TYPE": key("shuffle", "order of the training data: a new permutation each epoch, or as stored", choices=("shuffle", "sequential")),
+        "TYPE": key("shuffle", "order of the training data: a new permutation each epoch; as stored; or rare classes repeated (RFTSAMPLER) in a new permutation", choices=("shuffle", "sequential", "repeat_factor")),
+        "ASPECT_RATIO_GROUPING": key((), "bounds between groups of width / height; images of one group stay together, e.g. (1.0,) for upright and lying ones", element=float, above=0.0),
+        "GROUP_SIZE": key(2, "images of one group that stay together; best what one process computes at a time", low=1, unit="images"),
+        "RFTSAMPLER": {
+            "REPEAT_THRESHOLD": key(0.001, "classes in a smaller share of the images are repeated", above=0.0, high=1.0),
+            "POW": key(0.5, "exponent of threshold / share", above=0.0),
+            "MIN_REPEAT_TIMES": key(1.0, "an image is shown at least so often in an epoch", above=0.0),
+            "MAX_REPEAT_TIMES": key(10000.0, "and at most so often", above=0.0),
+        },
     },
 }
 

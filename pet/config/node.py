@@ -375,3 +375,8 @@ def _merge_maps(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
             value = _merge_maps(before, value)
         merged[name] = value
     return merged
+
+
+def keywords(section: CfgNode) -> dict[str, Any]:
+    """The keys of a section, without its sub-sections, as keyword arguments in lower case."""
+    return {name.lower(): value for name, value in section.items() if not isinstance(value, CfgNode)}

@@ -26,7 +26,10 @@ _SCHEDULER = "SOLVER.SCHEDULER"
 
 def check_shared(cfg: CfgNode) -> list[Problem]:
     """Problems of the keys every domain shares; each names the keys it depends on."""
-    rules = (_units, _length, _steps, _warm_up, _accumulation, _early_stopping, _pixels, _ranges, _scales, _catalog, _hooks)
+    rules = (
+        _units, _length, _steps, _warm_up, _accumulation, _early_stopping, _pixels, _normalisation, _ranges, _scales, _catalog,
+        _backbone, _hooks,
+    )  # fmt: skip
     return [problem for rule in rules for problem in rule(cfg)]
 
 
@@ -108,6 +111,18 @@ def _pixels(cfg: CfgNode) -> list[Problem]:
     return [Problem("DATA.PIXEL_MEAN", message, related=("DATA.FORMAT.IMAGE",))]
 
 
+def _normalisation(cfg: CfgNode) -> list[Problem]:
+    """The model normalises in training and testing alike, so both lists must agree."""
+    if not (cfg.TRAIN.TRANSFORMS and cfg.TEST.TRANSFORMS):
+        return []
+    in_train, in_test = ("normalize" in names for names in (cfg.TRAIN.TRANSFORMS, cfg.TEST.TRANSFORMS))
+    if in_train == in_test:
+        return []
+    wrong, other = ("TEST", "TRAIN") if in_train else ("TRAIN", "TEST")
+    message = f"has no normalize, but {other}.TRANSFORMS has; the network would see other pixels in testing than in training"
+    return [Problem(f"{wrong}.TRANSFORMS", message, related=(f"{other}.TRANSFORMS",))]
+
+
 def _ranges(cfg: CfgNode) -> list[Problem]:
     return [
         Problem(key, "is a range: the first number must not be larger than the second")
@@ -148,6 +163,16 @@ def _catalog(cfg: CfgNode) -> list[Problem]:
         elif "TYPE" not in entry and not cfg.DATA.DATASET_TYPE:
             message = "has no TYPE, e.g. TYPE: image_folder_dataset; or set DATA.DATASET_TYPE for all entries"
             problems.append(Problem(key, message, cfg.origin("DATA.CATALOG")))
+    return problems
+
+
+def _backbone(cfg: CfgNode) -> list[Problem]:
+    model, problems = cfg.MODEL, []
+    if model.PRETRAINED and model.NORM == "GN":
+        message = "published weights were trained with batch normalisation; GN needs PRETRAINED False"
+        problems.append(Problem("MODEL.NORM", message, related=("MODEL.PRETRAINED",)))
+    if model.FREEZE_NECK and not model.NECK:
+        problems.append(Problem("MODEL.FREEZE_NECK", "there is no neck to freeze", related=("MODEL.NECK",)))
     return problems
 
 

@@ -26,6 +26,7 @@ from pet.utils.suggest import did_you_mean, nearest
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 GROUPS = ("vision", "tasks", "projects")
+DEFAULT_CFG = "cfgs/vision/mscoco/e2e_faster_rcnn_R-50-FPN_1x.yaml"  # as in the tutorial of Pet
 
 # A word such as SOLVER.OPTIMIZER.BASE_LR or SOLVER.OPTIMIZER.BASE_LR=0.1, as against a path.
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+(=.*)?", re.DOTALL)
@@ -314,7 +315,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         "is wrong, 128+N stopped by signal N after a good checkpoint.",
     )
     add = parser.add_argument
-    add("--cfg", metavar="FILE", help="YAML of the experiment")
+    add("--cfg", metavar="FILE", help=f"YAML of the experiment; default: {DEFAULT_CFG}")
     add("--gpu_id", "--gpu-id", metavar="IDS", help="GPUs such as 0,1, or cpu; default: every visible GPU, else the CPU")
     add("--nproc", type=int, metavar="N", help="number of processes; default: one for each GPU, one on the CPU")
     add("--type", metavar="KIND", help="vision, tasks or projects; default: from the path of the YAML")
@@ -338,10 +339,9 @@ def main(arguments: Sequence[str] | None = None, name: str = "train_net.py", roo
         if args.cfg is None and args.help_config is not None:
             print(help_config(get_base_cfg(), args.help_config))
             return EXIT_OK
-        if args.cfg is None:
-            raise UsageError("--cfg FILE is missing; it names the YAML of the experiment")
-        domain, script = find_training_script(args.cfg, args.type, name, root)
-        cfg = check_config(domain, args.cfg, config_options(rest))
+        cfg_file = args.cfg or os.path.relpath(root / DEFAULT_CFG)
+        domain, script = find_training_script(cfg_file, args.type, name, root)
+        cfg = check_config(domain, cfg_file, config_options(rest))
         if args.explain is not None or args.help_config is not None:
             print(cfg.explain(args.explain) if args.explain is not None else help_config(cfg, args.help_config))
             return EXIT_OK
@@ -356,4 +356,4 @@ def main(arguments: Sequence[str] | None = None, name: str = "train_net.py", roo
         return EXIT_USAGE
     # What a stopped run prints as the command that continues it.
     os.environ["PET_COMMAND"] = shlex.join(["python", *sys.argv])
-    return launch(script, ["--cfg", args.cfg, *rest], plan)
+    return launch(script, ["--cfg", cfg_file, *rest], plan)

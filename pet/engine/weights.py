@@ -110,7 +110,7 @@ def match_names(model_names: Sequence[str], file_names: Sequence[str]) -> dict[s
 
 @runtime_checkable
 class NamesLibraryWeights(Protocol):
-    """A model that knows how the library of its backbone names the tensors."""
+    """A model that knows how the library of its parts names the tensors; weights in our names come back as they are."""
 
     def from_library(self, weights: dict[str, Tensor]) -> dict[str, Tensor]: ...
 
@@ -132,7 +132,7 @@ def load_weights(
         flip_conv1: reverse the input channels of the first convolution (RGB weights for a BGR model and back).
     """
     own = model.state_dict()
-    if isinstance(model, NamesLibraryWeights) and not own.keys() & state.keys():
+    if isinstance(model, NamesLibraryWeights):
         state = model.from_library(dict(state))
     matched = match_names(list(own), list(state))
     report = LoadReport(surplus=sorted(set(state) - set(matched.values())))

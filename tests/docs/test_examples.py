@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import SECTIONS, Block, all_blocks
-from tests.docs.workspace import QUICKSTART, make_workspace, run_python, small
+from tests.docs.workspace import QUICKSTART, domain_config, make_workspace, run_python, small
 
 # Fragments that cannot stand for themselves, with the reason.
 FRAGMENTS: dict[str, str] = {}
@@ -22,8 +22,6 @@ PYTHON = [block for block in all_blocks() if block.language == "python" and not 
 
 @pytest.mark.parametrize("block", YAML, ids=str)
 def test_yaml_example_is_a_config_without_problems(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pet.tasks.cls.config import get_base_cfg, infer_cfg
-
     if block.text in FRAGMENTS:
         return
     content = yaml.safe_load(block.text)
@@ -36,9 +34,10 @@ def test_yaml_example_is_a_config_without_problems(block: Block, tmp_path: Path,
         # An excerpt stands on the experiment that the pages use; what it inherits from is only named.
         path.write_text(yaml.safe_dump({**content, "_BASE_": os.path.basename(QUICKSTART)}), encoding="utf-8")
     monkeypatch.chdir(workspace)
-    cfg = get_base_cfg()
+    domain = domain_config(path)
+    cfg = domain.get_base_cfg()
     cfg.merge_from_file(path)
-    infer_cfg(cfg, path)
+    domain.infer_cfg(cfg, path)
     cfg.freeze()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pet.config.reference import domain_modules
 from tests.docs.pages import DOCS, SECTIONS, Block, all_blocks, name_of, pages, prose
 from tests.helpers import REPOSITORY
 
@@ -81,9 +82,8 @@ def definitions(text: str) -> set[str]:
 
 
 def test_config_keys_that_are_mentioned_exist() -> None:
-    from pet.tasks.cls.config import get_base_cfg
-
-    known = {key for key, _, _ in get_base_cfg().keys_of()}
+    configs = [importlib.import_module(name).get_base_cfg() for name in domain_modules()]
+    known = {key for cfg in configs for key, _, _ in cfg.keys_of()}
     sections = {".".join(key.split(".")[:length]) for key in known for length in range(1, key.count(".") + 1)}
     for name, page in PAGES.items():
         for key in sorted(set(_KEY.findall(prose(page)))):
@@ -160,15 +160,15 @@ def test_hooks_stages_and_phases_are_the_documented_ones() -> None:
 
 
 def test_exports_of_a_domain_are_the_documented_ones() -> None:
-    import pet.tasks.cls as domain
-
     named = {
         re.sub(r"\W.*", "", name.strip("` "))
         for cell in rows(DOCS / "add_a_task.md", "## What a domain exports")
         for name in cell.split(",")
     }
     # The name under which the tutorial knows the analyser; scripts do not use it.
-    assert set(domain.__all__) - {"RCNNAnalyser"} <= named
+    for name in domain_modules():
+        domain = importlib.import_module(name.removesuffix(".config"))
+        assert set(domain.__all__) - {"RCNNAnalyser"} <= named
 
 
 def test_blocks_name_their_language() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -10,10 +11,12 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 
+from pet.engine.launch import find_domain
 from tests.docs.pages import Block
 from tests.helpers import REPOSITORY
 
@@ -35,6 +38,11 @@ SMALL_SHAPES += tuple(
     for part, count in (("train", 64), ("val", 16))
     for name in ("TYPE=shapes_dataset", f"NUM_IMAGES={count}")
 )
+SMALL_VISION = tuple(
+    f"DATA.CATALOG.shapes_det_{part}.{name}"
+    for part, count in (("train", 16), ("val", 4))
+    for name in ("TYPE=shapes_dataset", "LABELS=all", "IMAGE_SIZE=64", f"NUM_IMAGES={count}")
+)
 SMALL_PICTURES = (
     "TRAIN.BATCH_SIZE=4",
     "TRAIN.RANDOM_RESIZED_CROP.SIZE=(64,64)",
@@ -42,7 +50,8 @@ SMALL_PICTURES = (
     "TEST.CENTER_CROP.CROP_SCALES=(64,64)",
 )
 PRELOADED = ["torch._dynamo", "torch.utils.tensorboard", "pet.engine.setup", "pet.engine.hooks.build", "pet.solver.optimizer"]
-PRELOADED += [f"pet.tasks.cls.{name}" for name in ("model_builder", "dataset", "analyser", "evaluation", "pictures")]
+PARTS = ("model_builder", "dataset", "analyser", "evaluation", "pictures")
+PRELOADED += [f"{domain}.{name}" for domain in ("pet.tasks.cls", "pet.vision") for name in PARTS]
 _TIMEOUT_S = 120.0
 
 
@@ -66,10 +75,17 @@ def make_workspace(folder: Path, shown: Sequence[Block] = ()) -> Path:
     return folder
 
 
+def domain_config(path: Path | str) -> ModuleType:
+    """The config module of the domain that the path of a YAML selects."""
+    domain = find_domain(path) or "tasks/cls"
+    return importlib.import_module(f"pet.{domain.replace('/', '.')}.config")
+
+
 def small(words: Sequence[str], updates: int) -> list[str]:
     """The command with overrides behind ``--cfg FILE`` that make it short."""
     at = words.index("--cfg") + 2
-    data = SMALL_SHAPES if "/shapes/" in words[at - 1] else SMALL_PICTURES
+    path = words[at - 1]
+    data = SMALL_VISION if "cfgs/vision/" in path else SMALL_SHAPES if "/shapes/" in path else SMALL_PICTURES
     return [*words[:at], *SMALL, *data, f"SOLVER.SCHEDULER.TOTAL_ITERS={updates}", *words[at:]]
 
 

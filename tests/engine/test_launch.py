@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pet.engine.launch import UsageError, choose_devices, config_options, find_domain, find_training_script, main
+from pet.engine.launch import DEFAULT_CFG, UsageError, choose_devices, config_options, find_domain, find_training_script, main
 from tests.helpers import REPOSITORY, Cli, free_port, run_cli, start_cli
 
 # Runs the launcher on a tree of its own, whose domain tasks/toy has only the shared keys. At the end it tells what it
@@ -138,7 +138,7 @@ def test_missing_yaml_names_the_nearest(root: Path, capsys: pytest.CaptureFixtur
     assert "lenet5.yaml does not exist" in text
     assert "digits/lenet.yaml" in text
     assert main([], root=root) == 2
-    assert "--cfg" in capsys.readouterr().err
+    assert DEFAULT_CFG in capsys.readouterr().err, "without --cfg the experiment of the tutorial runs"
 
 
 # ------------------------------------------------------------------------------------------------------ devices

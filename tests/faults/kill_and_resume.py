@@ -1,7 +1,7 @@
 """Kill a run at random moments, resume it until it is finished, and compare it bitwise with one that was left alone.
 
 python tests/faults/kill_and_resume.py --runs 25
-python tests/faults/kill_and_resume.py --runs 10 --nproc 2
+python tests/faults/kill_and_resume.py --runs 10 --nproc 2 [--domain vision]
 
 One process: the whole group or only the main process is killed. Two: the group, one rank, or the launcher. Prints every
 kill with its moment, so that a failure can be repeated with ``--seed``; the exit status is 0 if all runs are equal.
@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
 from tests.faults.compare import run_differences  # noqa: E402
-from tests.faults.experiment import PER_EPOCH, UPDATES, write_experiment  # noqa: E402
+from tests.faults.experiment import PER_EPOCH, write_experiment  # noqa: E402
 from tests.helpers import Cli, start_cli  # noqa: E402
 
 TRAINING_BEGINS = "after_train "  # the last line of the table of hooks
@@ -185,14 +185,19 @@ def one_run(cfg: Path, folder: Path, expected: Path, nproc: int, kills: list[Kil
 
 
 def campaign(
-    runs: int, nproc: int = 1, seed: int = 0, kills: tuple[int, int] = (1, 3), base: Path | None = None
+    runs: int,
+    nproc: int = 1,
+    seed: int = 0,
+    kills: tuple[int, int] = (1, 3),
+    base: Path | None = None,
+    domain: str = "tasks/cls",
 ) -> list[Outcome]:
     """All runs, with a line for each; the reference is made by the same build."""
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="pet_faults_", dir=base) as place:
-        cfg = write_experiment(Path(place))
+        cfg = write_experiment(Path(place), domain)
         training_s = reference(cfg, Path(place, "reference"), nproc)
-        print(f"reference on {nproc} processes: {UPDATES} updates in {training_s:.1f} s", flush=True)
+        print(f"reference of {domain} on {nproc} processes: {training_s:.1f} s", flush=True)
         for number in range(runs):
             rng = random.Random(f"{seed} {nproc} {number}")
             folder = Path(place, f"run{number}")
@@ -231,11 +236,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=25, help="runs to kill")
     parser.add_argument("--nproc", type=int, default=1, help="processes of a run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments, the victims and the workers")
+    parser.add_argument("--domain", default="tasks/cls", choices=("tasks/cls", "vision"), help="what is trained")
     parser.add_argument("--kills", default="1-3", help="kills of a run, e.g. 2 or 1-3")
     args = parser.parse_args()
     low, _, high = args.kills.partition("-")
     print(f"seed {args.seed}, {args.runs} runs, {args.nproc} processes, {args.kills} kills each", flush=True)
-    outcomes = campaign(args.runs, args.nproc, args.seed, (int(low), int(high or low)))
+    outcomes = campaign(args.runs, args.nproc, args.seed, (int(low), int(high or low)), domain=args.domain)
     print(summary(outcomes), flush=True)
     return int(any(outcome.differences for outcome in outcomes))
 

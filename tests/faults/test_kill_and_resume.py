@@ -18,3 +18,9 @@ def test_killed_runs_end_bitwise_equal_to_the_uninterrupted_run() -> None:
 def test_killed_runs_on_two_processes_end_bitwise_equal() -> None:
     outcomes = campaign(runs=1, nproc=2, seed=12, kills=(1, 2))
     assert not [difference for outcome in outcomes for difference in outcome.differences], summary(outcomes)
+
+
+@pytest.mark.parametrize("nproc", [1, pytest.param(2, marks=pytest.mark.distributed)])
+def test_killed_detection_with_every_augmentation_ends_bitwise_equal(nproc: int) -> None:
+    outcomes = campaign(runs=1, nproc=nproc, seed=13, kills=(1, 1), domain="vision")
+    assert not [difference for outcome in outcomes for difference in outcome.differences], summary(outcomes)

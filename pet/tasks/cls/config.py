@@ -6,6 +6,7 @@ from typing import Any
 
 from pet.config import CfgNode, Problem, infer_cfg, key
 from pet.config import get_base_cfg as get_shared_cfg
+from pet.vision.config import CLS_HEAD
 
 __all__ = ["MULTI_LABEL_METRICS", "SINGLE_LABEL_METRICS", "get_base_cfg", "infer_cfg"]
 
@@ -17,22 +18,7 @@ _CLS = "MODEL.GLOBAL_HEAD.CLS"
 SECTIONS: dict[str, Any] = {
     "MODEL": {
         "GLOBAL_HEAD": {
-            "CLS": {
-                "TYPE": key("linear", "head: linear, or the import path of a class"),
-                "OPTIONS": key({}, "further keyword arguments for the constructor of the head"),
-                "NUM_CLASSES": key(1000, "number of classes", low=1),
-                "DROPOUT": key(
-                    0.0, "probability of dropout before the last layer; the library's own one there is removed", low=0.0, high=1.0
-                ),
-                "LOSS": key(
-                    "cross_entropy",
-                    "loss: cross_entropy (one label), bce (several labels, or one), or the import path of a class",
-                ),
-                "LABEL_SMOOTHING": key(0.0, "share of the target spread over all classes", low=0.0, high=1.0),
-                "TARGET_THRESHOLD": key(
-                    None, "bce: soft targets above it count as 1, others as 0; None: soft", type=float, low=0.0, high=1.0
-                ),
-            }
+            "CLS": {**CLS_HEAD, "TYPE": key("linear", "head: linear, or the import path of a class")}
         }
     },
     "EVAL": {
@@ -64,7 +50,7 @@ def get_base_cfg() -> CfgNode:
 
 def check_cls(cfg: CfgNode) -> list[Problem]:
     """Problems of several keys together."""
-    return [problem for check in (_head, _normalisation, _metrics, _backbone) for problem in check(cfg)]
+    return [problem for check in (_head, _metrics) for problem in check(cfg)]
 
 
 def _head(cfg: CfgNode) -> list[Problem]:
@@ -75,18 +61,6 @@ def _head(cfg: CfgNode) -> list[Problem]:
     if head.TARGET_THRESHOLD is not None and head.LOSS == "cross_entropy":
         problems.append(Problem(f"{_CLS}.TARGET_THRESHOLD", "belongs to the loss bce; leave it None", related=(f"{_CLS}.LOSS",)))
     return problems
-
-
-def _normalisation(cfg: CfgNode) -> list[Problem]:
-    """The model normalises in training and testing alike, so both lists must agree."""
-    if not (cfg.TRAIN.TRANSFORMS and cfg.TEST.TRANSFORMS):
-        return []
-    in_train, in_test = ("normalize" in names for names in (cfg.TRAIN.TRANSFORMS, cfg.TEST.TRANSFORMS))
-    if in_train == in_test:
-        return []
-    wrong, other = ("TEST", "TRAIN") if in_train else ("TRAIN", "TEST")
-    message = f"has no normalize, but {other}.TRANSFORMS has; the network would see other pixels in testing than in training"
-    return [Problem(f"{wrong}.TRANSFORMS", message, related=(f"{other}.TRANSFORMS",))]
 
 
 def _metrics(cfg: CfgNode) -> list[Problem]:
@@ -101,13 +75,3 @@ def _metrics(cfg: CfgNode) -> list[Problem]:
         message = "several labels for each image need bce: cross_entropy would treat them as shares of one label"
         return [Problem(f"{_CLS}.LOSS", message, related=("EVAL.METRICS",))]
     return []
-
-
-def _backbone(cfg: CfgNode) -> list[Problem]:
-    model, problems = cfg.MODEL, []
-    if model.PRETRAINED and model.NORM == "GN":
-        message = "published weights were trained with batch normalisation; GN needs PRETRAINED False"
-        problems.append(Problem("MODEL.NORM", message, related=("MODEL.PRETRAINED",)))
-    if model.FREEZE_NECK and not model.NECK:
-        problems.append(Problem("MODEL.FREEZE_NECK", "there is no neck to freeze", related=("MODEL.NECK",)))
-    return problems

@@ -87,8 +87,11 @@ class GeneralizedCNN(nn.Module):
     def from_library(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of the library's own model (a torchvision or timm file) to the names used here.
 
-        The library's last linear layer becomes the head's; every other tensor gets the prefix ``backbone.body.``.
+        The library's last linear layer becomes the head's; every other tensor gets the prefix ``backbone.body.``. Weights in
+        our names come back as they are.
         """
+        if weights.keys() & self.state_dict().keys():
+            return weights
         last = f"{self.backbone.classifier}." if self.backbone.classifier else None
         renamed = {}
         for name, tensor in weights.items():

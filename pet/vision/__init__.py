@@ -1,0 +1,38 @@
+"""Detection, instance, semantic and panoptic segmentation, keypoints, and classification in one network.
+
+Names are imported on first use, so that reading a config does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "get_base_cfg": "config",
+    "infer_cfg": "config",
+    "GeneralizedCNN": "model_builder",
+    "Analyser": "analyser",
+    "RCNNAnalyser": "analyser",
+    "input_size": "analyser",
+    "build_dataset": "dataset",
+    "report_dataset": "dataset",
+    "make_train_data_loader": "dataset",
+    "make_test_data_loader": "dataset",
+    "write_training_samples": "pictures",
+    "write_curves": "pictures",
+    "forward_train": "forward",
+    "forward_test": "forward",
+    "build_evaluator": "evaluation",
+    "write_predictions": "evaluation",
+    "check_output_path": "evaluation",
+    "build_visualizer": "pictures",
+}
+
+__all__ = list(_EXPORTS)  # noqa: PLE0605  # one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"pet.vision has no '{name}'; it has {', '.join(_EXPORTS)}")
+    return getattr(importlib.import_module(f"pet.vision.{_EXPORTS[name]}"), name)

@@ -1,0 +1,108 @@
+"""Data of the vision domain: configuration to data sets and loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from pet.config import CfgNode, keywords
+from pet.data import build
+from pet.data.collate import Collate, collate_padded
+from pet.data.datasets import VisionDataset
+from pet.data.loader import EvalLoader, TrainLoader
+from pet.data.report import data_report
+from pet.data.transforms import build_transforms
+from pet.vision.config import annotation_kinds
+
+# What a head learns from, and the keys that switch such heads on.
+_HEADS = {
+    "boxes": "MODEL.GLOBAL_HEAD.DET.TYPE",
+    "masks": "MODEL.ROI_HEAD.MASK.TYPE (or the transform copy_paste)",
+    "keypoints": "MODEL.ROI_HEAD.KEYPOINT.TYPE",
+    "semseg": "MODEL.GLOBAL_HEAD.SEMSEG.TYPE",
+    "label": "MODEL.GLOBAL_HEAD.CLS.TYPE",
+}
+
+
+def build_dataset(cfg: CfgNode, is_train: bool = True, names: Sequence[str] | None = None) -> VisionDataset:
+    """The training data (all of TRAIN.DATASETS as one), or the test data; see ``pet.data.build.dataset_from_cfg``.
+
+    Training samples carry what the heads learn from, test samples the picture alone: evaluators ask the data set for the truth.
+
+    Raises:
+        ValueError: the data set lacks what a head learns from, or has another number of classes than the head.
+    """
+    dataset: Any = build.dataset_from_cfg(cfg, is_train, names)
+    has, needed = getattr(dataset, "kinds", frozenset({"label"})), annotation_kinds(cfg)
+    if is_train and needed - has:
+        lacking = "; ".join(f"{kind}, which {_HEADS[kind]} learns from" for kind in sorted(needed - has))
+        raise ValueError(f"{dataset.name} has {', '.join(sorted(has)) or 'no labels'}, but not {lacking}")
+    check_classes(cfg, dataset, has & needed)
+    if hasattr(dataset, "want"):
+        dataset.want(needed & has if is_train else frozenset())
+    return dataset
+
+
+def check_classes(cfg: CfgNode, dataset: Any, kinds: frozenset[str]) -> None:
+    """Refuse a head that has another number of outputs than the data set has classes.
+
+    Raises:
+        ValueError: names both numbers, and the key to change.
+    """
+    model = cfg.MODEL
+    semseg, image = model.GLOBAL_HEAD.SEMSEG, model.GLOBAL_HEAD.CLS
+    checks = {
+        "boxes": (dataset.class_names, model.NUM_CLASSES, "MODEL.NUM_CLASSES"),
+        "semseg": (getattr(dataset, "semseg_names", []), semseg.NUM_CLASSES, "MODEL.GLOBAL_HEAD.SEMSEG.NUM_CLASSES"),
+        "label": (dataset.class_names, image.NUM_CLASSES, "MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES"),
+    }
+    for kind, (names, outputs, key) in checks.items():
+        if kind in kinds and len(names) != outputs:
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise ValueError(
+                f"{dataset.name} has {len(names)} classes of {kind} ({shown}), but the head has {outputs} outputs "
+                f"({cfg.origin(key)}); set {key} {len(names)}"
+            )
+
+
+def build_train_transforms(cfg: CfgNode, dataset: Any) -> list[Any]:
+    """TRAIN.TRANSFORMS with the options of the sections of TRAIN and what they need to know of the data set."""
+    train, classes = cfg.TRAIN, {"num_classes": cfg.MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES}
+    mean = tuple(round(value) for value in build.pixel_statistics_rgb255(cfg)[0])
+    pairs = {"flip_pairs": tuple(getattr(dataset, "flip_pairs", ()))}
+    options = build.train_options(
+        cfg,
+        random_horizontal_flip=pairs,
+        random_vertical_flip=pairs,
+        random_crop={"ignore_label": cfg.MODEL.GLOBAL_HEAD.SEMSEG.IGNORE_LABEL},
+        ssd_crop_and_expand={**keywords(train.CROP_AND_EXPAND), "fill": mean},
+        photometric_distort=keywords(train.PHOTOMETRIC_DISTORT),
+        copy_paste=keywords(train.COPY_PASTE),
+        mosaic=keywords(train.MOSAIC),
+        det_mixup=keywords(train.DET_MIXUP),
+        efficient_det_resize_crop=keywords(train.EFFICIENT_DET_RESIZE_CROP),
+        mixup=classes,
+        cutmix=classes,
+    )
+    return build_transforms(train.TRANSFORMS, options)
+
+
+def train_collate(cfg: CfgNode) -> Collate:
+    """Joins training samples to a batch."""
+    return partial(collate_padded, size_divisibility=cfg.TRAIN.SIZE_DIVISIBILITY)
+
+
+def make_train_data_loader(cfg: CfgNode, dataset: VisionDataset, start_iter: int = 1) -> TrainLoader:
+    """The endless training loader of this process, starting with update ``start_iter``."""
+    return build.train_loader(cfg, dataset, build_train_transforms(cfg, dataset), start_iter, train_collate(cfg))
+
+
+def make_test_data_loader(cfg: CfgNode, dataset: VisionDataset) -> EvalLoader:
+    """A loader that shows every test sample once, to one process."""
+    return build.eval_loader(cfg, dataset, partial(collate_padded, size_divisibility=cfg.TEST.SIZE_DIVISIBILITY))
+
+
+def report_dataset(cfg: CfgNode, dataset: VisionDataset) -> str:
+    """The data report of DATA.CHECK as text."""
+    return "\n".join(data_report(dataset, len(dataset.class_names), cfg.DATA.CHECK))

@@ -1,0 +1,196 @@
+"""Evaluation of the vision domain: evaluators and files of predictions from a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pet.config import CfgNode
+from pet.data.datasets.base import VisionDataset
+from pet.evaluation import (
+    CityscapesEvaluator,
+    ClassificationEvaluator,
+    CocoEvaluator,
+    LvisEvaluator,
+    PanopticEvaluator,
+    ProposalEvaluator,
+    SemanticEvaluator,
+    VocEvaluator,
+    check_output_path,
+    write_plain,
+)
+from pet.utils import comm
+from pet.utils.logger import logging_rank
+from pet.vision.config import METRICS, default_metrics
+
+__all__ = ["EvaluatorGroup", "build_evaluator", "check_output_path", "write_predictions"]
+
+_COCO = ("bbox", "segm", "keypoints")
+# Metric -> what the data set must know.
+_TRUTH = {
+    "mIoU": "semseg", "PQ": "panoptic", "segm": "masks", "cityscapes": "masks", "keypoints": "keypoints", "accuracy": "label",
+}  # fmt: skip
+
+
+# Metric -> the evaluator that writes predictions in the format its tools expect.
+_WRITERS = {
+    "lvis": LvisEvaluator,
+    "proposal": ProposalEvaluator,
+    "mAP": VocEvaluator,
+    "cityscapes": CityscapesEvaluator,
+    "mIoU": SemanticEvaluator,
+    "PQ": PanopticEvaluator,
+}
+
+
+class EvaluatorGroup:
+    """Several evaluators of one data set as one; their results go into one table.
+
+    Args:
+        name: the data set.
+        evaluators: at least one.
+    """
+
+    def __init__(self, name: str, evaluators: Sequence[Any]) -> None:
+        self.name, self.evaluators = name, list(evaluators)
+        names = [result for evaluator in self.evaluators for result in evaluator.result_names()]
+        twice = sorted({result for result in names if names.count(result) > 1})
+        if twice:
+            raise ValueError(f"{name}: several metrics of EVAL.METRICS give {', '.join(twice[:4])}; choose one of them")
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        for evaluator in self.evaluators:
+            evaluator.reset()
+
+    def process(self, inputs: Any, outputs: Any) -> None:
+        """Take the outputs of the model for one batch."""
+        for evaluator in self.evaluators:
+            evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> dict[str, float]:
+        """All metrics on rank 0, an empty dict elsewhere. A collective: every process calls it."""
+        return {name: value for evaluator in self.evaluators for name, value in evaluator.evaluate().items()}
+
+    @property
+    def results(self) -> dict[str, float]:
+        """What ``evaluate`` returned."""
+        return {name: value for evaluator in self.evaluators for name, value in evaluator.results.items()}
+
+    def result_names(self) -> list[str]:
+        """What ``evaluate`` will return."""
+        return [name for evaluator in self.evaluators for name in evaluator.result_names()]
+
+    def table(self) -> str:
+        """The tables of all evaluators, for rank 0 after ``evaluate``."""
+        return "\n".join(evaluator.table() for evaluator in self.evaluators)
+
+    def write(self, prefix: str | Path) -> list[Path]:
+        """Files of predictions in the formats of the evaluators, ``<prefix>.bbox.json`` and so on; rank 0, after ``evaluate``.
+
+        Semantic and panoptic maps are large; they are written when the evaluators were built to keep them.
+        """
+        writers = [e for e in self.evaluators if hasattr(e, "write") and getattr(e, "keep_predictions", True)]
+        return [path for evaluator in writers for path in evaluator.write(prefix)]
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset: VisionDataset, metrics: Sequence[str] | None = None, keep_scores: bool = False
+) -> EvaluatorGroup:
+    """The evaluators that ``EVAL.METRICS`` names.
+
+    Args:
+        cfg: reads the keys of ``EVAL``.
+        dataset: knows the truth.
+        metrics: instead of ``EVAL.METRICS``. No names: predictions only, so annotations are not needed.
+        keep_scores: keep all scores of an image classifier, and semantic and panoptic maps, for ``write_predictions``.
+
+    Raises:
+        ValueError: a metric is unknown, or needs annotations that the data set does not have.
+    """
+    names = tuple(cfg.EVAL.METRICS if metrics is None else metrics)
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise ValueError(f"no metric is named '{unknown[0]}'; allowed: {', '.join(METRICS)}")
+    has = getattr(dataset, "kinds", frozenset({"label"}))
+    lacking = [name for name in names if _TRUTH.get(name, "boxes") not in has]
+    if lacking:
+        raise ValueError(
+            f"{dataset.name} has {', '.join(sorted(has)) or 'no annotations'}, so {', '.join(lacking)} cannot be computed. "
+            'Choose other metrics, or test without any: EVAL.METRICS "()" and --out FILE for the predictions'
+        )
+    if names:
+        return EvaluatorGroup(dataset.name, _evaluators(cfg, dataset, names, keep_scores))
+    logging_rank(f"{dataset.name}: predictions are written without metrics")
+    return EvaluatorGroup(dataset.name, _predictions_only(cfg, dataset))
+
+
+def _evaluators(cfg: CfgNode, dataset: Any, names: Sequence[str], keep_scores: bool) -> list[Any]:
+    rules, found, table = cfg.EVAL, [], {"classwise": cfg.EVAL.CLASSWISE}
+    coco = [name for name in names if name in _COCO]
+    if coco:
+        found.append(
+            CocoEvaluator(dataset, coco, backend=rules.BACKEND, max_detections=rules.MAX_DETS, **table)
+        )
+    if "lvis" in names:
+        kinds = ("bbox", "segm") if cfg.MODEL.ROI_HEAD.MASK.TYPE else ("bbox",)
+        found.append(LvisEvaluator(dataset, kinds, **table))
+    proposals = [name for name in names if name in ("proposal", "proposal_fast")]
+    if proposals:
+        found.append(ProposalEvaluator(dataset, proposals, numbers=rules.PROPOSAL_NUMS, backend=rules.BACKEND))
+    voc = [name for name in names if name in ("mAP", "recall")]
+    if voc:
+        found.append(
+            VocEvaluator(dataset, voc, method=rules.VOC_METHOD, thresholds=rules.VOC_IOUS, numbers=rules.PROPOSAL_NUMS, **table)
+        )
+    if "cityscapes" in names:
+        found.append(CityscapesEvaluator(dataset))
+    if "mIoU" in names:
+        found.append(SemanticEvaluator(dataset, keep_predictions=keep_scores, **table))
+    if "PQ" in names:
+        found.append(PanopticEvaluator(dataset, keep_predictions=keep_scores, **table))
+    if "accuracy" in names:
+        found.append(_image_evaluator(cfg, dataset, ("accuracy",), keep_scores))
+    return found
+
+
+def _predictions_only(cfg: CfgNode, dataset: Any) -> list[Any]:
+    """What ``EVAL.METRICS`` would judge is only kept, for files in the same formats; without any, what the heads predict."""
+    names = cfg.EVAL.METRICS or default_metrics(cfg)
+    found: list[Any] = []
+    coco = [name for name in names if name in _COCO]
+    if coco:
+        found.append(CocoEvaluator(dataset, coco, predictions_only=True))
+    for name, kind in _WRITERS.items():
+        if name in names:
+            found.append(kind(dataset, predictions_only=True))
+    if "accuracy" in names:
+        found.append(_image_evaluator(cfg, dataset, (), keep_scores=True))
+    return found
+
+
+def _image_evaluator(cfg: CfgNode, dataset: Any, metrics: Sequence[str], keep_scores: bool) -> ClassificationEvaluator:
+    return ClassificationEvaluator(
+        dataset.name,
+        range(len(dataset)),
+        dataset.class_names,
+        metrics,
+        topk=cfg.EVAL.TOPK,
+        keep_scores=keep_scores,
+        describe=dataset.describe,
+    )
+
+
+def write_predictions(path: str | Path, evaluator: EvaluatorGroup) -> None:
+    """Write metrics and the names of the files of predictions to ``path``, and these files beside it.
+
+    The files have the official formats: ``<stem>.bbox.json``, ``<stem>.segm.json`` and so on. Call it after ``evaluate``;
+    processes other than rank 0 write nothing.
+    """
+    path = check_output_path(path)
+    if not comm.is_main_process():
+        return
+    files = evaluator.write(path.with_suffix(""))
+    content = {"dataset": evaluator.name, "metrics": evaluator.results, "files": [file.name for file in files]}
+    write_plain(path, content)
