@@ -40,10 +40,17 @@ def reference_model() -> Any:
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=_batch_norm(), trainable_layers=5)
-    anchors = AnchorGenerator(((16,), (32,), (64,), (128,), (256,)), ((0.5, 1.0, 2.0),) * 5)
+    options = {"weights": None, "norm_layer": _batch_norm(), "trainable_layers": 5, "returned_layers": [2, 3, 4]}
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", **options)
+    anchors = AnchorGenerator(((16,), (32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 4)
     return FasterRCNN(
-        backbone, 4, SHORT, LONG, rpn_anchor_generator=anchors, rpn_pre_nms_top_n_train=2000, rpn_post_nms_top_n_train=1000
+        backbone,
+        4,
+        SHORT,
+        LONG,
+        rpn_anchor_generator=anchors,
+        rpn_post_nms_top_n_train=1000,
+        box_batch_size_per_image=64,
     )
 
 

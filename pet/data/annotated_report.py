@@ -84,6 +84,8 @@ def _read_all(dataset: AnnotatedDataset, faults: AnnotationFaults) -> list[str]:
     for index in range(len(dataset)):
         try:
             sizes.append(_check(dataset, index))
+            for place in dataset.missing_segments(index):
+                faults.add("missing_segment", place)
         except SizeMismatchError as error:
             faults.add("image_size_mismatch", str(error))
         except BadImageError as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pet.data.datasets import DATASETS, ConcatDataset, VisionDataset
+from pet.data.datasets import DATASETS, ConcatDataset, FirstPictures, VisionDataset
 from pet.data.download import RemoteFile, fetch
 from pet.data.known_sets import KnownSet, annotated_sets
 from pet.utils.suggest import did_you_mean
@@ -243,6 +243,9 @@ def _build_entry(name: str, entry: Mapping[str, Any], is_train: bool, base: Path
     split = options.pop("split", "train" if is_train else "test")
     if split not in ("train", "test"):
         raise ValueError(f"DATA.CATALOG.{name}.SPLIT is {split!r}; allowed are train and test")
+    limit = options.pop("limit", 0)
+    if type(limit) is not int or limit < 0:
+        raise ValueError(f"DATA.CATALOG.{name}.LIMIT is {limit!r}; expected how many pictures to take, the first ones; 0: all")
     images = _existing(name, "IMAGES", options.pop("images", None), base)
     annotations = options.pop("annotations", None)
     if isinstance(annotations, (list, tuple)):
@@ -252,7 +255,8 @@ def _build_entry(name: str, entry: Mapping[str, Any], is_train: bool, base: Path
     _check_options(name, str(kind), build, options)
     if "root" in inspect.signature(build).parameters:
         options["root"] = str(base)
-    return build(name, images, located, split == "train", **options)
+    dataset = build(name, images, located, split == "train", **options)
+    return FirstPictures(dataset, limit) if limit else dataset
 
 
 def _existing(name: str, key: str, value: Any, base: Path) -> Path | None:
@@ -282,7 +286,7 @@ def _check_options(name: str, kind: str, build: Callable[..., VisionDataset], op
     known = [p for p in parameters if p not in ("name", "images", "annotations", "is_train", "root")]
     for option, value in options.items():
         if option not in known:
-            allowed = ["TYPE", "IMAGES", "ANNOTATIONS", "SPLIT", *(k.upper() for k in known)]
+            allowed = ["TYPE", "IMAGES", "ANNOTATIONS", "SPLIT", "LIMIT", *(k.upper() for k in known)]
             raise TypeError(
                 f"DATA.CATALOG.{name} has the key {option.upper()}, which {kind} does not "
                 f"know.{did_you_mean(option.upper(), allowed)} Keys: {', '.join(allowed)}"

@@ -78,9 +78,12 @@ def repeat_factors(
             f"REPEAT_THRESHOLD is {threshold}, the limits of the factor are {min_times} and {max_times}; expected a threshold of "
             "at least 0 and 0 <= smallest <= largest, the largest at least 1"
         )
-    share = class_presence.mean(0) if len(class_presence) else np.zeros(class_presence.shape[1])
+    share = np.count_nonzero(class_presence, axis=0) / max(len(class_presence), 1)
     factors = np.maximum((threshold / np.maximum(share, 1e-12)) ** power, 1.0)
-    largest = np.where(class_presence, factors, 1.0).max(1, initial=1.0)
+    # A picture has few of the classes: the whole table as numbers would take 1 GB for LVIS, in every process.
+    pictures, classes = np.nonzero(class_presence)
+    largest = np.ones(len(class_presence))
+    np.maximum.at(largest, pictures, factors[classes])
     return np.asarray(np.clip(largest, min_times, max_times), np.float64)
 
 

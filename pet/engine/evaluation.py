@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -78,7 +78,7 @@ def run_evaluation(
                 visualizer.process(batch, outputs)
     if comm.agree_max(int(should_stop())):
         return None
-    return dict(comm.broadcast(evaluator.evaluate()))
+    return dict(comm.broadcast(evaluator.evaluate(), patient=True))
 
 
 @dataclass
@@ -89,6 +89,15 @@ class EvaluationSet:
     loader: Any
     evaluator: Evaluator
     make_visualizer: Callable[[], Visualizer] | None = None
+
+
+def results_text(results: Mapping[str, float]) -> str:
+    """Results named ``<data set>/<metric>`` as text, by data set: ``val: top1 50, top5 90; test: top1 48``."""
+    groups: dict[str, list[str]] = {}
+    for name, value in results.items():
+        dataset, _, metric = name.rpartition("/")
+        groups.setdefault(dataset, []).append(f"{metric} {value:.4g}")
+    return "; ".join(f"{dataset}: {', '.join(texts)}" for dataset, texts in groups.items())
 
 
 class Evaluation:

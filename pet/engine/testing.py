@@ -12,7 +12,7 @@ from torch import nn
 from pet.config import CfgNode
 from pet.engine.checkpoint_file import read_checkpoint
 from pet.engine.checkpointer import get_weights
-from pet.engine.evaluation import run_evaluation
+from pet.engine.evaluation import results_text, run_evaluation
 from pet.engine.setup import amp_dtype
 from pet.engine.weights import extract_state, load_weights, read_weights
 from pet.utils import comm
@@ -83,7 +83,7 @@ def run_test(cfg: CfgNode, args: argparse.Namespace, model: nn.Module, domain: A
             write_png(folder / "vis" / f"{dataset.name}_{name}.png", picture)
     if comm.is_main_process():
         atomic_json(folder / "metrics.json", {"weights": str(weights), "eval": results})
-    logging_rank(", ".join(f"{name} {value:.4g}" for name, value in results.items()) or "no metrics asked for")
+    logging_rank(results_text(results) or "no metrics asked for")
     logging_rank(f"Results and pictures: {folder}")
     return 0
 

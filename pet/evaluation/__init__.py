@@ -2,6 +2,7 @@
 
 from pet.evaluation.cityscapes import CityscapesEvaluator
 from pet.evaluation.class_evaluators import ClassificationEvaluator, MultiLabelEvaluator, check_metrics
+from pet.evaluation.class_predictions import class_predictions
 from pet.evaluation.coco import CocoEvaluator
 from pet.evaluation.evaluator import DatasetEvaluator, Evaluator
 from pet.evaluation.lvis import LvisEvaluator
@@ -30,6 +31,7 @@ __all__ = [
     "VocEvaluator",
     "check_metrics",
     "check_output_path",
+    "class_predictions",
     "class_table_lines",
     "confusion_lines",
     "read_plain",

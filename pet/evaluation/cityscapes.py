@@ -189,14 +189,22 @@ class CityscapesEvaluator(InstanceEvaluator):
     Args:
         truth: data set with masks; its category ids are those of Cityscapes (24 to 33).
         min_pixels: smaller instances need not be found.
+        classwise: ``table`` has a row for each class.
         predictions_only: keep the detections for ``write`` and compute nothing.
 
     Attributes:
         ap: after ``evaluate`` on rank 0, (C, 10) percent.
     """
 
-    def __init__(self, truth: InstanceTruth, *, min_pixels: int = MIN_PIXELS, predictions_only: bool = False) -> None:
-        self.min_pixels = min_pixels
+    def __init__(
+        self,
+        truth: InstanceTruth,
+        *,
+        min_pixels: int = MIN_PIXELS,
+        classwise: bool = True,
+        predictions_only: bool = False,
+    ) -> None:
+        self.min_pixels, self.classwise = min_pixels, classwise
         super().__init__(truth, () if predictions_only else ("cityscapes",), ["masks"], ["masks"])
 
     def reset(self) -> None:
@@ -244,7 +252,8 @@ class CityscapesEvaluator(InstanceEvaluator):
         """The results and numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
         if self.ap is None:
             return f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
-        rows = metric_table_lines({"AP": self.ap.mean(axis=1), "AP50": self.ap[:, 0]}, self.truth.class_names)
+        columns = {"AP": self.ap.mean(axis=1), "AP50": self.ap[:, 0]}
+        rows = metric_table_lines(columns, self.truth.class_names) if self.classwise else []
         return "\n".join([result_line(self.results), *rows])
 
     def write(self, prefix: str | Path) -> list[Path]:

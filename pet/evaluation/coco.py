@@ -64,7 +64,11 @@ class CocoEvaluator(InstanceEvaluator):
         self.sigmas = sigmas if sigmas is not None else truth.sigmas
         self.kinds = cast(tuple[Kind, ...], tuple(metrics))
         if "keypoints" in metrics and self.sigmas is None and not predictions_only:
-            raise ValueError(f"{truth.name} gives no sigmas for its keypoints; give one for each keypoint")
+            raise ValueError(
+                f"{truth.name} gives no sigmas for its keypoints, how far each may be off, without which keypoints cannot be "
+                f"judged. Set SIGMAS of the data set in DATA.CATALOG to one number a keypoint, e.g. 0.05 each, or leave "
+                "keypoints out of EVAL.METRICS"
+            )
         parts = [_NEEDS[metric] for metric in metrics if metric != "bbox"]
         super().__init__(truth, () if predictions_only else metrics, [_NEEDS[m] for m in metrics], parts)
 

@@ -100,7 +100,8 @@ class DatasetEvaluator(ABC):
         Raises:
             ValueError: an image is missing or came twice (on rank 0).
         """
-        parts = comm.gather(merge_columns(self._batches))
+        # Rank 0 may still compute the metrics of another evaluator.
+        parts = comm.gather(merge_columns(self._batches), patient=True)
         if not comm.is_main_process():
             return {}
         merged = merge_columns([part for part in parts if part])

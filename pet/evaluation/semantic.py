@@ -210,7 +210,8 @@ def semantic_maps(name: str, outputs: Mapping[str, Any]) -> Sequence[Any]:
 def picture_stems(truth: Any) -> list[str]:
     """A file name without suffix for each picture: that of the picture, with the folder if needed to tell them apart."""
     paths = [Path(truth.annotations(index).file) for index in range(len(truth))]
-    stems = [path.stem for path in paths]
+    # Pictures that are drawn are called name[0], which a shell takes for a pattern.
+    stems = [path.stem.replace("[", "_").rstrip("]") for path in paths]
     if len(set(stems)) == len(stems):
         return stems
     stems = [f"{path.parent.name}_{path.stem}" for path in paths]

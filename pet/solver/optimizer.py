@@ -167,6 +167,8 @@ class Optimizer:
         groups = [{**group, "type": self._type} for group in self._groups]
         optimizer = self._spec.cls(groups, **self._options)
         optimizer.register_load_state_dict_pre_hook(_match_by_name)
+        if "fused" in self._options and self._options.get("momentum"):
+            start_momenta(optimizer)
         return optimizer
 
     def describe(self) -> str:
@@ -182,6 +184,16 @@ class Optimizer:
             title += f", {len(frozen)} frozen tensors ({sum(frozen):,} parameters) left out"
         table = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
         return "\n".join([title, *(f"  {line}".rstrip() for line in table)])
+
+
+def start_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter a momentum of zero; the first step from there is that of a new parameter.
+
+    The fused SGD takes parameters that all have a momentum, or parameters that are all new: a parameter whose first gradient
+    comes later than that of others (a part that is used in turns, ``DropGradients``) would end the run with a TypeError.
+    """
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _has_fused_kernel(parameter: nn.Parameter) -> bool:

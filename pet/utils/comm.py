@@ -16,7 +16,11 @@ import torch
 import torch.distributed as dist
 
 _object_group: Any = None
+_patient_group: Any = None
 _timeout: timedelta | None = None
+# What one rank may compute alone, such as the metrics of a large data set, while the others wait; a rank that ends is noticed
+# at once all the same.
+_PATIENCE = timedelta(days=1)
 
 
 def is_distributed() -> bool:
@@ -68,15 +72,18 @@ def init_distributed(device: torch.device, timeout_s: float) -> None:
 
 def shutdown_distributed() -> None:
     """Leave the process group, if any."""
-    global _object_group, _timeout
+    global _object_group, _patient_group, _timeout
     if is_distributed():
         dist.destroy_process_group()
-    _object_group = _timeout = None
+    _object_group = _patient_group = _timeout = None
 
 
-def _gloo_group() -> Any:
-    """A group that can carry pickled objects whatever the main back end is."""
-    global _object_group
+def _gloo_group(patient: bool = False) -> Any:
+    """A group that can carry pickled objects whatever the main back end is; a ``patient`` one waits a day."""
+    global _object_group, _patient_group
+    if patient:
+        _patient_group = _patient_group or dist.new_group(backend="gloo", timeout=_PATIENCE)
+        return _patient_group
     if _object_group is None:
         if dist.get_backend() == "gloo":
             _object_group = dist.group.WORLD
@@ -111,12 +118,18 @@ def meet(what: str, timeout_s: float | None = None) -> None:
         ) from error
 
 
-def gather(value: Any, dst: int = 0) -> list[Any]:
-    """Values of all ranks, in rank order, on rank ``dst``; an empty list elsewhere. Called by every rank."""
+def gather(value: Any, dst: int = 0, *, patient: bool = False) -> list[Any]:
+    """Values of all ranks, in rank order, on rank ``dst``; an empty list elsewhere. Called by every rank.
+
+    Args:
+        value: anything that can be pickled.
+        dst: the rank.
+        patient: a rank may come later than the time limit of the run, because it works alone before or afterwards.
+    """
     if get_world_size() == 1:
         return [value]
     parts: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
-    dist.gather_object(value, parts, dst=dst, group=_gloo_group())
+    dist.gather_object(value, parts, dst=dst, group=_gloo_group(patient))
     return parts or []
 
 
@@ -129,12 +142,12 @@ def all_gather(value: Any) -> list[Any]:
     return parts
 
 
-def broadcast(value: Any, src: int = 0) -> Any:
-    """The value of rank ``src`` on every rank."""
+def broadcast(value: Any, src: int = 0, *, patient: bool = False) -> Any:
+    """The value of rank ``src`` on every rank; ``patient`` as for ``gather``."""
     if get_world_size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=src, group=_gloo_group())
+    dist.broadcast_object_list(box, src=src, group=_gloo_group(patient))
     return box[0]
 
 

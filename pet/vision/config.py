@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +276,10 @@ def annotation_kinds(cfg: CfgNode) -> frozenset[str]:
 
 def check_vision(cfg: CfgNode) -> list[Problem]:
     """Problems of several keys together."""
-    checks = (_heads, _roi_heads, _panoptic, _levels, _metrics, _cascade)
+    checks = (
+        _heads, _roi_heads, _panoptic, _auxiliary, _levels, _metrics, _cascade, _overlap_order, _number_lists, _transforms,
+        _test_transforms, _groups,
+    )  # fmt: skip
     return [problem for check in checks for problem in check(cfg)]
 
 
@@ -308,6 +312,14 @@ def _panoptic(cfg: CfgNode) -> list[Problem]:
     return [Problem(key_name, message, related=("MODEL.GLOBAL_HEAD.SEMSEG.TYPE", "MODEL.ROI_HEAD.MASK.TYPE"))]
 
 
+def _auxiliary(cfg: CfgNode) -> list[Problem]:
+    semseg, name = cfg.MODEL.GLOBAL_HEAD.SEMSEG, "MODEL.GLOBAL_HEAD.SEMSEG"
+    if not semseg.AUX.TYPE or semseg.TYPE:
+        return []
+    message = f"helps a semantic head in training, but there is none; set {name}.TYPE"
+    return [Problem(f"{name}.AUX.TYPE", message, related=(f"{name}.TYPE",))]
+
+
 def _levels(cfg: CfgNode) -> list[Problem]:
     model = cfg.MODEL
     dense = model.GLOBAL_HEAD.DET.TYPE or model.GLOBAL_HEAD.SEMSEG.TYPE
@@ -324,16 +336,19 @@ _NEEDS = {
 }  # fmt: skip
 
 
-def _metrics(cfg: CfgNode) -> list[Problem]:
-    kinds = annotation_kinds(cfg)
-    wrong = [name for name in cfg.EVAL.METRICS if _NEEDS[name] not in kinds]
-    if "PQ" in cfg.EVAL.METRICS and not cfg.MODEL.GLOBAL_HEAD.PANOSEG.TYPE:
-        wrong.append("PQ")
+def metrics_without_head(cfg: CfgNode, metrics: Sequence[str]) -> str:
+    """Which of ``metrics`` the model makes no predictions for, and which are possible; empty if all are."""
+    kinds, panoptic = annotation_kinds(cfg), bool(cfg.MODEL.GLOBAL_HEAD.PANOSEG.TYPE)
+    possible = [name for name in METRICS if _NEEDS[name] in kinds and (panoptic or name != "PQ")]
+    wrong = [name for name in metrics if name not in possible]
     if not wrong:
-        return []
-    possible = ", ".join(name for name in METRICS if _NEEDS[name] in kinds)
-    message = f"{', '.join(dict.fromkeys(wrong))} cannot be computed from what the heads predict; possible: {possible or 'none'}"
-    return [Problem("EVAL.METRICS", message)]
+        return ""
+    return f"{', '.join(wrong)} cannot be computed from what the heads predict; possible: {', '.join(possible) or 'none'}"
+
+
+def _metrics(cfg: CfgNode) -> list[Problem]:
+    message = metrics_without_head(cfg, cfg.EVAL.METRICS)
+    return [Problem("EVAL.METRICS", message)] if message else []
 
 
 def _cascade(cfg: CfgNode) -> list[Problem]:
@@ -343,3 +358,72 @@ def _cascade(cfg: CfgNode) -> list[Problem]:
         return []
     counts = ", ".join(f"{key_name} {count}" for key_name, count in stages.items())
     return [Problem(f"{name}.IOU_THRESHOLDS", f"every stage needs one entry in each list; they have {counts}")]
+
+
+def _overlap_order(cfg: CfgNode) -> list[Problem]:
+    """Between both limits boxes are ignored, so the lower one is that of the background."""
+    sections = ("MODEL.GLOBAL_HEAD.DET.RPN", "MODEL.GLOBAL_HEAD.DET.RETINANET", "MODEL.ROI_HEAD.FASTER")
+    wrong = [name for name in sections if cfg.value(f"{name}.BG_IOU") > cfg.value(f"{name}.FG_IOU")]
+    return [Problem(f"{name}.BG_IOU", f"must not be above {name}.FG_IOU", related=(f"{name}.FG_IOU",)) for name in wrong]
+
+
+# Keys whose entries are lists of numbers themselves: how many numbers (None: at least one), and an example.
+_LISTS = {
+    "MODEL.GLOBAL_HEAD.DET.RPN.ANCHOR_SIZES": (None, "a tuple of sides for each level, e.g. [[32], [64], [128]]"),
+    "MODEL.GLOBAL_HEAD.DET.SSD.ASPECT_RATIOS": (None, "a tuple of ratios for each level, e.g. [[2], [2, 3]]"),
+    "MODEL.ROI_HEAD.CASCADE.BBOX_REG_WEIGHTS": (4, "four weights for each stage, e.g. [[10, 10, 5, 5], [20, 20, 10, 10]]"),
+}
+
+
+def _number_lists(cfg: CfgNode) -> list[Problem]:
+    def fits(entry: Any, count: int | None) -> bool:
+        numbers = isinstance(entry, (tuple, list)) and all(type(value) in (int, float) and value > 0 for value in entry)
+        return numbers and (len(entry) == count if count else len(entry) > 0)
+
+    return [
+        Problem(name, f"expected {example}; all numbers above 0")
+        for name, (count, example) in _LISTS.items()
+        if not all(fits(entry, count) for entry in cfg.value(name))
+    ]
+
+
+# Transforms that leave boxes, masks and label maps where they were, though they move or mix the pixels.
+_WHOLE_PICTURE = {
+    "mixup": "det_mixup, mosaic and copy_paste mix pictures with their objects",
+    "cutmix": "det_mixup, mosaic and copy_paste mix pictures with their objects",
+    "auto_aug": "color_jitter and photometric_distort change colours alone",
+    "rand_aug": "color_jitter and photometric_distort change colours alone",
+}
+
+
+def _transforms(cfg: CfgNode) -> list[Problem]:
+    kinds, key_name, problems = annotation_kinds(cfg), "TRAIN.TRANSFORMS", []
+    for name in cfg.TRAIN.TRANSFORMS if kinds - {"label"} else ():
+        if name in _WHOLE_PICTURE:
+            message = f"{name} is for classes of whole pictures and would not move boxes and maps; {_WHOLE_PICTURE[name]}"
+            problems.append(Problem(key_name, message))
+    if "det_mixup" in cfg.TRAIN.TRANSFORMS and "semseg" in kinds:
+        message = "det_mixup cannot mix label maps, from which the semantic head learns; remove it, or use mosaic or copy_paste"
+        problems.append(Problem(key_name, message, related=("MODEL.GLOBAL_HEAD.SEMSEG.TYPE",)))
+    return problems
+
+
+def _test_transforms(cfg: CfgNode) -> list[Problem]:
+    """Predictions are scaled back to the size of the picture; what else moved its pixels cannot be undone.
+
+    A transform of one's own, an import path, may leave them in place.
+    """
+    moved = [name for name in cfg.TEST.TRANSFORMS if name not in ("resize", "normalize") and "." not in name]
+    if not moved or not annotation_kinds(cfg) - {"label"}:
+        return []
+    message = f"{', '.join(moved)}: boxes and maps could not be brought back to the picture; allowed are resize and normalize"
+    return [Problem("TEST.TRANSFORMS", message)]
+
+
+def _groups(cfg: CfgNode) -> list[Problem]:
+    sampler, images = cfg.DATA.SAMPLER, cfg.TRAIN.BATCH_SIZE // cfg.SOLVER.ACCUMULATE
+    if not sampler.ASPECT_RATIO_GROUPING or images % sampler.GROUP_SIZE == 0 or sampler.GROUP_SIZE % images == 0:
+        return []
+    message = f"does not divide the {images} images of a forward pass, so that groups would mix in it; best what a process has at a time"
+    related = ("TRAIN.BATCH_SIZE", "SOLVER.ACCUMULATE")
+    return [Problem("DATA.SAMPLER.GROUP_SIZE", message, related=related)]

@@ -18,11 +18,12 @@ from pet.evaluation import (
     SemanticEvaluator,
     VocEvaluator,
     check_output_path,
+    class_predictions,
     write_plain,
 )
 from pet.utils import comm
 from pet.utils.logger import logging_rank
-from pet.vision.config import METRICS, default_metrics
+from pet.vision.config import METRICS, default_metrics, metrics_without_head
 
 __all__ = ["EvaluatorGroup", "build_evaluator", "check_output_path", "write_predictions"]
 
@@ -107,12 +108,15 @@ def build_evaluator(
         keep_scores: keep all scores of an image classifier, and semantic and panoptic maps, for ``write_predictions``.
 
     Raises:
-        ValueError: a metric is unknown, or needs annotations that the data set does not have.
+        ValueError: a metric is unknown, or needs a head of the model or annotations of the data set that are not there.
     """
     names = tuple(cfg.EVAL.METRICS if metrics is None else metrics)
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise ValueError(f"no metric is named '{unknown[0]}'; allowed: {', '.join(METRICS)}")
+    impossible = metrics_without_head(cfg, names)
+    if impossible:
+        raise ValueError(impossible)
     has = getattr(dataset, "kinds", frozenset({"label"}))
     lacking = [name for name in names if _TRUTH.get(name, "boxes") not in has]
     if lacking:
@@ -145,7 +149,7 @@ def _evaluators(cfg: CfgNode, dataset: Any, names: Sequence[str], keep_scores: b
             VocEvaluator(dataset, voc, method=rules.VOC_METHOD, thresholds=rules.VOC_IOUS, numbers=rules.PROPOSAL_NUMS, **table)
         )
     if "cityscapes" in names:
-        found.append(CityscapesEvaluator(dataset))
+        found.append(CityscapesEvaluator(dataset, **table))
     if "mIoU" in names:
         found.append(SemanticEvaluator(dataset, keep_predictions=keep_scores, **table))
     if "PQ" in names:
@@ -185,12 +189,16 @@ def _image_evaluator(cfg: CfgNode, dataset: Any, metrics: Sequence[str], keep_sc
 def write_predictions(path: str | Path, evaluator: EvaluatorGroup) -> None:
     """Write metrics and the names of the files of predictions to ``path``, and these files beside it.
 
-    The files have the official formats: ``<stem>.bbox.json``, ``<stem>.segm.json`` and so on. Call it after ``evaluate``;
+    The files have the official formats: ``<stem>.bbox.json``, ``<stem>.segm.json`` and so on; predictions of an image classifier
+    are in ``path`` itself, under ``classification`` (see ``class_predictions``). Call it after ``evaluate``;
     processes other than rank 0 write nothing.
     """
     path = check_output_path(path)
     if not comm.is_main_process():
         return
     files = evaluator.write(path.with_suffix(""))
-    content = {"dataset": evaluator.name, "metrics": evaluator.results, "files": [file.name for file in files]}
+    content: dict[str, Any] = {"dataset": evaluator.name, "metrics": evaluator.results, "files": [file.name for file in files]}
+    for part in evaluator.evaluators:
+        if isinstance(part, ClassificationEvaluator):
+            content["classification"] = class_predictions(part)
     write_plain(path, content)

@@ -218,6 +218,11 @@ def _build_global_heads(
         losses["semseg"] = SemanticLoss(semseg.LOSS_WEIGHT, semseg.IGNORE_LABEL)
     if semseg.AUX.TYPE:
         seen = backbone_channels[: semseg.AUX.LEVEL + 1 or None]
+        if not -len(backbone_channels) <= semseg.AUX.LEVEL < len(backbone_channels):
+            raise ValueError(
+                f"MODEL.GLOBAL_HEAD.SEMSEG.AUX.LEVEL is {semseg.AUX.LEVEL}, but the backbone has {len(backbone_channels)} levels "
+                f"(MODEL.FEATURES); allowed are {-len(backbone_channels)} to {len(backbone_channels) - 1}"
+            )
         built["aux"] = build_semseg_head(semseg.AUX.TYPE, seen, semseg.NUM_CLASSES, _semantic_options(semseg, semseg.AUX.TYPE))
         losses["aux"] = SemanticLoss(semseg.AUX.LOSS_WEIGHT, semseg.IGNORE_LABEL)
     image = heads.CLS

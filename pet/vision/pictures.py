@@ -16,8 +16,6 @@ from pet.visualization.curves import write_curves
 
 __all__ = ["build_visualizer", "write_curves", "write_training_samples"]
 
-KINDS = ("BOX", "CLASS", "MASK", "KEYPOINT", "SEMSEG", "PANOSEG")
-
 
 def write_training_samples(cfg: CfgNode, dataset: VisionDataset) -> None:
     """``<CKPT>/vis/train_samples.png``: the first images of the run after all transforms, with their annotations."""
@@ -44,4 +42,14 @@ def build_visualizer(cfg: CfgNode, dataset: VisionDataset, evaluator: Any = None
 
 
 def _shown(cfg: CfgNode) -> set[str]:
-    return {name.lower() for name in KINDS if cfg.VIS[name].ENABLED}
+    """What VIS asks for and the heads predict: truth that nothing is compared with would only hide the picture."""
+    model = cfg.MODEL
+    made = {
+        "BOX": model.GLOBAL_HEAD.DET.TYPE,
+        "CLASS": True,
+        "MASK": model.ROI_HEAD.MASK.TYPE,
+        "KEYPOINT": model.ROI_HEAD.KEYPOINT.TYPE,
+        "SEMSEG": model.GLOBAL_HEAD.SEMSEG.TYPE,
+        "PANOSEG": model.GLOBAL_HEAD.PANOSEG.TYPE,
+    }
+    return {name.lower() for name, there in made.items() if there and cfg.VIS[name].ENABLED}

@@ -86,6 +86,8 @@ def draw_run(path: str | Path, title: str = "") -> Picture:
     losses = panels.get("loss", {})
     if len(losses) == 2 and "total_loss" in losses:  # the only term is the total: one curve would hide the other
         panels["loss"] = {"total_loss": losses["total_loss"]}
+    if "metrics" in panels:
+        panels["metrics"] = _main_metrics(panels["metrics"])
     if not panels:
         raise ValueError(f"{path} holds no losses, learning rates or evaluations to draw")
     end = max(curve.x[-1] for curves in panels.values() for curve in curves.values())
@@ -95,6 +97,18 @@ def draw_run(path: str | Path, title: str = "") -> Picture:
         put_text(head, shorten(title, _WIDTH - 32, 10), 16, 25, 10)
         pictures.insert(0, head)
     return np.concatenate(pictures)
+
+
+def _main_metrics(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Curves named by their metric alone if all are of one data set; of very many those with the shortest names.
+
+    Main metrics have short names: bbox_AP, not bbox_AR100.
+    """
+    sets = {name.rpartition("/")[0] for name in curves}
+    named = {name.rpartition("/")[2] if len(sets) == 1 else name: curve for name, curve in curves.items()}
+    finite = {name: curve for name, curve in named.items() if any(map(math.isfinite, curve.y))} or named
+    shortest = sorted(finite, key=lambda name: len(name.rpartition("/")[2]))[:_MOST_SERIES]
+    return {name: curve for name, curve in finite.items() if name in shortest}
 
 
 def draw_curves(
@@ -122,7 +136,7 @@ def draw_curves(
         _draw_line(picture, axes, curve, SERIES[number])
         _draw_legend(picture, number, name, curve)
     if len(curves) > _MOST_SERIES:
-        put_text(picture, f"and {len(curves) - _MOST_SERIES} more", _WIDTH - _RIGHT + 14, _HEIGHT - 12, _SIZE, FAINT)
+        put_text(picture, f"and {len(curves) - _MOST_SERIES} more", _WIDTH - _RIGHT + 14, _HEIGHT - _BOTTOM + 2, _SIZE, FAINT)
     return picture
 
 

@@ -37,7 +37,7 @@ class Inputs(Protocol):
 
     @property
     def targets(self) -> Mapping[str, Any]:
-        """``sizes`` and ``original_sizes``: (h, w) of each image."""
+        """``sizes`` and ``original_sizes``: (h, w) of each image; ``label``: its class, if known."""
 
     @property
     def ids(self) -> Tensor:
@@ -112,12 +112,14 @@ class DetectionPictures:
         ``outputs`` may hold ``instances``, ``proposals``, ``semseg``, ``panoptic``: lists with an entry for each image, at the
         size of the original picture; and ``scores`` (N, C) for the whole pictures.
         """
+        # Sets with a class for each picture do not tell original sizes, and nothing is drawn on their pictures.
+        originals = inputs.targets.get("original_sizes", inputs.targets["sizes"])
         for row, id in enumerate(inputs.ids.tolist()):
             if id not in self.ids:
                 continue
             image = display(inputs.images[row], inputs.targets["sizes"][row])
-            height, width = (int(side) for side in inputs.targets["original_sizes"][row])
-            said = self._whole(outputs["scores"][row]) if "scores" in outputs else ""
+            height, width = (int(side) for side in originals[row])
+            said = self._whole(outputs["scores"][row], inputs.targets.get("label", ()), row) if "scores" in outputs else ""
             for kind in [kind for kind in self._kinds if kind in outputs]:
                 drawings = self._kinds[kind](image, (height, width), id, outputs[kind][row])
                 self._keep(kind, id, drawings, said)
@@ -156,14 +158,16 @@ class DetectionPictures:
         self._found.setdefault(kind, {})[id] = tile, sorted({label for _, labels in drawings for label in labels})
 
     def _file(self, id: int) -> str:
-        if not {"boxes", "masks", "keypoints"} & set(self.dataset.kinds):
+        if not {"boxes", "masks", "keypoints"} & set(getattr(self.dataset, "kinds", ())):
             return f"image {id}"
         return str(self.dataset.annotations(id).file).rpartition("/")[2]
 
-    def _whole(self, scores: Tensor) -> str:
-        values = scores.detach().float().cpu()
+    def _whole(self, scores: Tensor, labels: Sequence[Any] | Tensor, row: int) -> str:
+        """The class of the whole picture and its score, and the truth where that is known and another."""
+        values, names = scores.detach().float().cpu(), self.dataset.class_names
         best = int(values.argmax())
-        return f"{self.dataset.class_names[best]} {float(values[best]):.2f}"
+        truth = int(labels[row]) if len(labels) else -1
+        return f"{names[best]} {float(values[best]):.2f}" + (f" (is {names[truth]})" if truth not in (-1, best) else "")
 
     def _draw_instances(self, image: Picture, original: tuple[int, int], id: int, output: Mapping[str, Any]) -> list[Drawing]:
         draw = partial(self._objects, image)

@@ -278,6 +278,26 @@ def test_faulty_panoptic_segments_are_counted_and_left_out(tmp_path):
     assert np.bincount(dataset.semseg(0).ravel()).tolist() == [20 * WIDTH, 10 * WIDTH]
 
 
+def test_a_segment_without_a_pixel_is_counted_by_a_full_check_and_not_trained_on(tmp_path):
+    (tmp_path / "maps").mkdir()
+    segments = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    segments[:10, :, 2] = 1
+    cv2.imwrite(str(tmp_path / "maps/1.png"), segments)
+    cv2.imwrite(str(tmp_path / "1.png"), segments)
+    there = {"id": 1, "category_id": 1, "bbox": [0, 0, WIDTH, 10], "area": 400, "iscrowd": 0}
+    entry = {"image_id": 1, "file_name": "1.png", "segments_info": [there, {**there, "id": 7}]}
+    data = {
+        "images": [{"id": 1, "file_name": "1.png", "height": HEIGHT, "width": WIDTH}],
+        "categories": [{"id": 1, "name": "cat", "isthing": 1}],
+        "annotations": [entry],
+    }
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    dataset = CocoPanopticDataset("p", tmp_path, tmp_path / "p.json", segments=str(tmp_path / "maps"))
+    target = dataset.read(0).target
+    assert [len(target[name]) for name in ("boxes", "labels", "masks")] == [1, 1, 1]
+    assert any("missing_segment: 1" in line and "segment 7" in line for line in data_report(dataset, 1, "full"))
+
+
 def test_every_fault_says_what_it_means():
     names = set(ANNOTATION_FAULTS) | {"box_partly_outside", "missing_image_file", "image_size_mismatch", "malformed_xml"}
     assert names <= FAULTS.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -191,6 +192,18 @@ def test_repeat_factors_are_those_of_lvis():
     assert repeat_factors(presence, 0.25, min_times=2.0).min() == 2.0
     with pytest.raises(ValueError, match="limits of the factor"):
         repeat_factors(presence, 0.1, min_times=3, max_times=2)
+
+
+def test_repeat_factors_of_lvis_need_no_table_of_numbers():
+    presence = np.zeros((20_000, 1203), bool)
+    presence[np.arange(20_000), np.arange(20_000) % 1203] = True
+    tracemalloc.start()
+    try:
+        factors = repeat_factors(presence, 0.001)
+        assert tracemalloc.get_traced_memory()[1] < presence.nbytes
+    finally:
+        tracemalloc.stop()
+    assert factors[0] == pytest.approx(np.sqrt(0.001 * 20_000 / 17))
 
 
 def test_aspect_groups_part_upright_from_wide():

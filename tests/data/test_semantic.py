@@ -11,6 +11,7 @@ from pet.data.catalog import build_dataset
 from pet.data.datasets import SemanticDataset
 from pet.data.datasets.class_lists import ADE20K
 from pet.data.datasets.label_maps import picture_size, read_label_map
+from pet.data.image import read_image
 from pet.data.report import data_report
 from pet.data.structures import BadImageError
 
@@ -136,3 +137,30 @@ def test_the_size_in_the_header_is_that_of_the_upright_picture(tmp_path):
     picture.save(tmp_path / "plain.jpg")
     assert picture_size(tmp_path / "plain.jpg") == (20, 30)
     assert picture_size(tmp_path / "turned.jpg") == (30, 20)
+
+
+def png_chunks(data: bytes) -> list[bytes]:
+    """The chunks of a PNG, with their lengths and check sums."""
+    chunks, place = [], 8
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        chunks.append(data[place:end])
+        place = end
+    return chunks
+
+
+def test_the_size_of_a_png_is_read_without_its_pixels_and_still_upright(tmp_path):
+    picture, exif = Pillow.fromarray(np.zeros((20, 30, 3), np.uint8)), Pillow.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "early.png", exif=exif)
+    data = (tmp_path / "early.png").read_bytes()
+    chunks = png_chunks(data)
+    last = sorted(chunks, key=lambda chunk: (chunk[4:8] == b"IEND", chunk[4:8] == b"eXIf"))  # EXIF after the pixels
+    (tmp_path / "late.png").write_bytes(data[:8] + b"".join(last))
+    for name in ("early.png", "late.png"):
+        assert picture_size(tmp_path / name) == read_image(tmp_path / name).shape[:2] == (30, 20)
+    pixels = next(chunk for chunk in chunks if chunk[4:8] == b"IDAT")
+    (tmp_path / "damaged.png").write_bytes(
+        data[:8] + b"".join(pixels[:8] + bytes(len(pixels) - 8) if c is pixels else c for c in chunks if c[4:8] != b"eXIf")
+    )
+    assert picture_size(tmp_path / "damaged.png") == (20, 30)

@@ -39,7 +39,7 @@ SMALL_SHAPES += tuple(
     for name in ("TYPE=shapes_dataset", f"NUM_IMAGES={count}")
 )
 SMALL_VISION = tuple(
-    f"DATA.CATALOG.shapes_det_{part}.{name}"
+    f"DATA.CATALOG.shapes_small_{part}.{name}"
     for part, count in (("train", 16), ("val", 4))
     for name in ("TYPE=shapes_dataset", "LABELS=all", "IMAGE_SIZE=64", f"NUM_IMAGES={count}")
 )

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from pet.engine.evaluation import Evaluation, EvaluationSet, inference_mode_of, run_evaluation
+from pet.evaluation.evaluator import DatasetEvaluator
 from pet.utils import comm
 from tests.engine.toys import ToyBatch, make_batch
 from tests.helpers import run_ranks
@@ -158,3 +161,46 @@ def test_an_evaluation_on_some_ranks_only_is_an_error_that_names_the_others(of_t
     text = of_two_ranks[0][2]
     assert text.startswith("run_evaluation needs every rank, but not all of them came in time")
     assert "Ranks 1" in text
+
+
+class Slow(DatasetEvaluator):
+    """Takes its time on rank 0, as the metrics of a large data set do."""
+
+    def collect(self, inputs: ToyBatch, outputs: torch.Tensor) -> dict[str, Any]:
+        return {}
+
+    def compute(self) -> dict[str, float]:
+        time.sleep(3.0)
+        return {self.name: 1.0}
+
+
+class SlowPair:
+    """Two of them, one after the other."""
+
+    def __init__(self) -> None:
+        self.parts = [Slow("first", range(2)), Slow("second", range(2))]
+
+    def reset(self) -> None:
+        for part in self.parts:
+            part.reset()
+
+    def process(self, inputs: Any, outputs: torch.Tensor) -> None:
+        for part in self.parts:
+            part.process(inputs, outputs)
+
+    def evaluate(self) -> dict[str, float]:
+        return {name: value for part in self.parts for name, value in part.evaluate().items()}
+
+
+def _longer_than_the_limit(rank: int, folder: str) -> dict[str, float] | None:
+    dist.destroy_process_group()
+    limit = {"init_method": f"file://{folder}/store", "timeout": timedelta(seconds=1.5)}
+    dist.init_process_group("gloo", rank=rank, world_size=2, **limit)
+    batch = make_batch(0)
+    batch.ids = torch.tensor([rank])
+    return run_evaluation(make_model(), [batch], SlowPair(), forward_test)
+
+
+@pytest.mark.distributed
+def test_metrics_may_take_longer_on_rank_0_than_the_ranks_wait_for_one_another(tmp_path):
+    assert run_ranks(2, _longer_than_the_limit, str(tmp_path)) == [{"first": 1.0, "second": 1.0}] * 2

@@ -108,9 +108,6 @@ def test_panoptic_set(shared_data: Path, tmp_path: Path) -> None:
     evaluator = PanopticEvaluator(dataset, keep_predictions=True)
     results = results_of(evaluator, outputs, "panoptic")
     assert results == pytest.approx(dict.fromkeys(results, 100))
-    view = PanopticEvaluator(dataset.truth_for("panoptic"))
-    assert results_of(view, outputs, "panoptic") == results
-    assert view.class_names == evaluator.class_names
     file, _ = evaluator.write(tmp_path / "run")
     original = {a["image_id"]: a for a in json.loads((folder / "panoptic_examples.json").read_text())["annotations"]}
     for entry in json.loads(file.read_text())["annotations"]:

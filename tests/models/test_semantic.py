@@ -177,6 +177,14 @@ def test_loss_equals_torch_on_the_pixels_that_are_judged(smoothing: float, weigh
     assert not loss.state_dict()
 
 
+@pytest.mark.parametrize("ignored", [0, 200])
+def test_void_and_padding_are_not_judged_whatever_the_ignored_label_is(ignored: int) -> None:
+    logits, target = torch.randn(1, CLASSES, 6, 7), torch.randint(1, CLASSES, (1, 6, 7))
+    target[:, 0], target[:, 1] = ignored, 255
+    expected = F.cross_entropy(logits[:, :, 2:], target[:, 2:])
+    torch.testing.assert_close(SemanticLoss(ignore_label=ignored)(logits, target.to(torch.uint8)), expected)
+
+
 def test_loss_without_judged_pixels_is_zero_and_connected() -> None:
     for options in ({}, {"class_weights": (1.0,) * CLASSES}, {"ohem_thresh": 0.7}):
         logits = torch.randn(1, CLASSES, 3, 3, requires_grad=True)

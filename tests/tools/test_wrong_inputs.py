@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import socket
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from pet.engine import events, launch
+from pet.engine import launch
 from tests.faults.kill_and_resume import ranks_of
 from tests.helpers import run_cli, start_cli
+from tests.shell import Ended, Shell, check
 
 _YAML = """
 MISC: {DEVICE: cpu, CUDNN: False, DISPLAY_ITER: 1}
@@ -42,66 +40,9 @@ MODEL:
 """
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    status: int
-    text: str
-
-
-class Shell:
-    """Types commands, in this process: the scripts and the launcher are those of ``tools/``.
-
-    Attributes:
-        yaml: the experiment, below a folder ``cfgs/tasks/cls``.
-        run: the folder of its run.
-    """
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._patch, self._capsys = monkeypatch, capsys
-        self.folder, self.run = folder, folder / "run"
-        self.yaml = folder / "cfgs" / "tasks" / "cls" / "mine.yaml"
-        self.yaml.parent.mkdir(parents=True)
-        self.yaml.write_text(_YAML)
-
-    def train(self, *words: str, run: Path | str = "") -> Ended:
-        return self.script("tools/tasks/cls/train_net.py", "--cfg", str(self.yaml), "--work-dir", str(run or self.run), *words)
-
-    def test(self, *words: str) -> Ended:
-        return self.script("tools/tasks/cls/test_net.py", "--cfg", str(self.yaml), "--work-dir", str(self.run), *words)
-
-    def script(self, path: str, *words: str) -> Ended:
-        """Run a script to its end; an exception that leaves it ends a process with 1 and its traceback."""
-        self._patch.setattr(sys, "argv", [path, *words])
-        self._patch.setattr(events, "_opened", 0)
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            return self._ended(end.code if isinstance(end.code, int) else 1)
-        except Exception:
-            traceback.print_exc()
-            return self._ended(1)
-        return self._ended(0)
-
-    def launcher(self, *words: str) -> Ended:
-        """Start the launcher with a command that it refuses."""
-        return self._ended(launch.main(list(words)))
-
-    def _ended(self, status: int) -> Ended:
-        printed = self._capsys.readouterr()
-        return Ended(status, printed.out + printed.err)
-
-
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
-def check(ended: Ended, status: int, *texts: str) -> None:
-    """The status, and every text in what was printed."""
-    missing = [text for text in texts if text not in ended.text]
-    assert not missing, f"{missing} not in\n{ended.text}"
-    assert ended.status == status, ended.text
+    return Shell(tmp_path, monkeypatch, capsys, _YAML)
 
 
 # ----------------------------------------------------------------------------------------------- the config is wrong
@@ -462,7 +403,7 @@ def test_mistakes_in_testing_are_named(shell: Shell) -> None:
     check(shell.test("--out", str(shell.folder / "out.csv")), 2, "out.csv", ".json")
     check(shell.test("--metrics", "mAP"), 2, "mAP")
     check(shell.test("--metrics", "top3"), 2, "top3", "accuracy")
-    check(shell.test("EVAL.BEST.METRIC", "top1", "EVAL.METRICS", "('precision',)"), 0, "my_val/precision")
+    check(shell.test("EVAL.BEST.METRIC", "top1", "EVAL.METRICS", "('precision',)"), 0, "my_val: precision")
     check(shell.test("TEST.WEIGHTS", str(shell.yaml)), 2, "mine.yaml", "cannot be read as a checkpoint")
 
 

@@ -192,6 +192,10 @@ class AnnotatedDataset(VisionDataset):
         """
         raise TypeError(f"{self.name} has no panoptic segments; it has {', '.join(sorted(self.kinds))} ({index})")
 
+    def missing_segments(self, index: int) -> list[str]:
+        """Where segments are that picture ``index`` should have and its label picture does not show; read when asked for."""
+        return []
+
     def usable(self, truth: Annotations) -> npt.NDArray[np.bool_]:
         """Which instances are trained on: no crowd, nothing difficult unless it is kept."""
         return ~truth.crowd if self.keep_difficult else ~(truth.crowd | truth.difficult)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from pet.data.datasets.annotated import VOID, Panoptic, SemanticMap, check_size, select_kinds
+from pet.data.datasets.annotated import VOID, Annotations, Panoptic, SemanticMap, check_size, select_kinds
 from pet.data.datasets.annotation_faults import AnnotationFaults, parse_numbers
 from pet.data.datasets.base import DATASETS
 from pet.data.datasets.coco import need_files
@@ -26,7 +27,8 @@ Segment = tuple[int, int, bool, float]  # id, label in things + stuff, crowd, ar
 class CocoPanopticDataset(InstanceDataset):
     """COCO panoptic JSON with its folder of PNGs (segment id = R + 256 G + 65536 B).
 
-    Things have boxes (from the JSON) and masks (from the PNG). Classes are things and stuff, each by ascending category id.
+    A file without annotations is a test set without truth. Things have boxes (from the JSON) and masks (from the PNG).
+    Classes are things and stuff, each by ascending category id.
 
     Args:
         name: name in the catalog.
@@ -58,7 +60,8 @@ class CocoPanopticDataset(InstanceDataset):
         content, faults = read_json(path), AnnotationFaults()
         things, stuff = _read_categories(path, content)
         folder = Path(root) / segments if segments else path.with_suffix("")
-        if not folder.is_dir():
+        has_truth = "annotations" in content
+        if has_truth and not folder.is_dir():
             raise FileNotFoundError(
                 f"{name}: the PNGs of {path.name} are expected in {folder.absolute()}, which does not exist; set SEGMENTS"
             )
@@ -66,12 +69,18 @@ class CocoPanopticDataset(InstanceDataset):
         ids = [int(entry["id"]) for entry in (*things, *stuff)]
         reader = _PanopticReader(path, folder, content, pictures, ids, len(things), faults)
         listing = reader.listing()
+        if not is_train and len(listing.files) < len(pictures.files):
+            raise FileNotFoundError(
+                f"{name}: {len(pictures.files) - len(listing.files)} of {len(pictures.files)} pictures have no segments, e.g. "
+                f"{faults.examples['missing_annotation_file']}. A test set must be complete: add them, or take these pictures "
+                "out of 'images'. A JSON file without 'annotations' is a test set without truth"
+            )
         self._segment_folder = str(folder)
         super().__init__(
             name,
             [str(entry["name"]) for entry in things],
             images,
-            select_kinds(name, kinds, ("boxes", "masks", "semseg", "panoptic")),
+            select_kinds(name, kinds, ("boxes", "masks", "semseg", "panoptic") if has_truth else ()),
             listing,
             faults,
             is_train=is_train,
@@ -94,6 +103,17 @@ class CocoPanopticDataset(InstanceDataset):
         found, _ = self._segment_ids(index)
         numbers = self._table.refs[rows]
         return InstanceMasks.from_bitmaps((found[None] == numbers[:, None, None]).view(np.uint8))
+
+    def usable(self, truth: Annotations) -> npt.NDArray[np.bool_]:
+        """As for every set; a segment without a pixel in the PNG is not trained on either."""
+        usable = super().usable(truth)
+        return usable if truth.masks is None else usable & (truth.masks.areas() > 0)
+
+    def missing_segments(self, index: int) -> list[str]:
+        """The segments of picture ``index`` in the JSON that have no pixel in its PNG."""
+        found, segments = self._segment_ids(index)
+        absent = sorted({number for number, *_ in segments} - set(np.unique(found).tolist()))
+        return [f"{self.path(index)}, segment {number}" for number in absent]
 
     def panoptic(self, index: int) -> Panoptic:
         found, segments = self._segment_ids(index)
@@ -142,7 +162,9 @@ class _PanopticReader:
         self.found: list[tuple[str, list[Segment]] | None] = [None] * len(pictures.files)
 
     def listing(self) -> Listing:
-        """All pictures that have segments."""
+        """All pictures that have segments; all there are in a file without annotations."""
+        if not self.annotations:
+            self.found = [("", []) for _ in self.found]
         folders = FolderListing()
         for position, entry in enumerate(self.annotations):
             place = f"{self.path}, annotation {position}"
@@ -161,7 +183,7 @@ class _PanopticReader:
         table = self.collector.table(self.pictures.sizes, self.faults, self.places.__getitem__)
         pictures = self.pictures
         listing = Listing(pictures.files, pictures.sizes, pictures.ids, table, None, list(self.found))
-        for image in np.flatnonzero([f is None for f in self.found])[:1] if self.annotations else ():
+        for image in np.flatnonzero([f is None for f in self.found])[:1]:
             count = sum(f is None for f in self.found)
             self.faults.add("missing_annotation_file", f"{self.path} has no segments of {pictures.files[image]}", count)
         return listing.select(np.array([f is not None for f in self.found], np.bool_))

@@ -122,6 +122,10 @@ class ConcatDataset(AnnotatedDataset):
         dataset, inner = self._annotated(index)
         return dataset.panoptic(inner)
 
+    def missing_segments(self, index: int) -> list[str]:
+        dataset, inner = self._annotated(index)
+        return dataset.missing_segments(inner)
+
     def labels(self) -> npt.NDArray[np.generic]:
         return np.concatenate([d.labels() for d in self.datasets])
 
@@ -132,3 +136,26 @@ class ConcatDataset(AnnotatedDataset):
     def describe(self, index: int) -> str:
         dataset, inner = self.locate(index)
         return dataset.describe(inner)
+
+
+class FirstPictures(ConcatDataset):
+    """The first pictures of a data set: for a quick look, or to see whether a model can learn a few by heart.
+
+    Args:
+        dataset: any set.
+        count: pictures at most.
+    """
+
+    def __init__(self, dataset: VisionDataset, count: int) -> None:
+        super().__init__([dataset])
+        self.source = dataset.source
+        self._ends = np.minimum(self._ends, count)
+
+    def sizes(self) -> npt.NDArray[np.int64]:
+        return super().sizes()[: len(self)]
+
+    def labels(self) -> npt.NDArray[np.generic]:
+        return super().labels()[: len(self)]
+
+    def instance_counts(self) -> dict[str, npt.NDArray[np.int64]]:
+        return AnnotatedDataset.instance_counts(self)

@@ -117,10 +117,7 @@ class InstanceDataset(FileDataset):
         if is_train and filter_empty:
             keep &= _has_usable(listing, keep_difficult, min_keypoints)
         if is_train and not keep.any():
-            raise ValueError(
-                f"{name}: none of {len(keep)} pictures has an instance to train on; faults found: "
-                f"{dict(faults.counts) or 'none'}. FILTER_EMPTY False keeps pictures without one"
-            )
+            raise ValueError(_nothing_left(name, listing, keep_difficult, faults))
         listing = listing.select(keep)
         super().__init__(name, class_names, source, kinds, listing.files)
         self.keep_difficult = keep_difficult
@@ -227,6 +224,18 @@ def _files_there(name: str, source: Path | None, listing: Listing, faults: Annot
         )
     faults.add_rows("missing_image_file", ~there, lambda i: os.path.join(source, listing.files[i]))
     return there
+
+
+def _nothing_left(name: str, listing: Listing, keep_difficult: bool, faults: AnnotationFaults) -> str:
+    counts = (f"{fault} {count}, e.g. {faults.examples[fault]}" for fault, count in faults.counts.items())
+    found = f"Faults found: {'; '.join(counts) or 'none'}."
+    if not listing.files:
+        return f"{name}: the annotations list no pictures that can be used. {found}"
+    usable = int(usable_rows(listing.table, keep_difficult).sum())
+    return (
+        f"{name}: none of {len(listing.files)} pictures has an instance to train on; of {len(listing.table.labels)} instances "
+        f"{usable} are neither crowd nor difficult. {found} FILTER_EMPTY False keeps such pictures"
+    )
 
 
 def _has_usable(listing: Listing, keep_difficult: bool, min_keypoints: int) -> npt.NDArray[np.bool_]:

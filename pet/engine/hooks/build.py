@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ from pet.engine.hooks.timer import IterationTimer
 from pet.engine.hooks.writer import PeriodicWriter
 from pet.engine.writers import ConsoleWriter, EventWriter, JSONWriter, PictureWriter, TensorBoardWriter
 from pet.utils import comm
+from pet.utils.logger import logging_rank
 from pet.utils.suggest import did_you_mean
 
 
@@ -93,6 +95,7 @@ def build_train_hooks(parts: RunParts, evaluation: Evaluation | None) -> list[Ho
     )
     hooks += [guard, Signals(), checkpoint]
     if evaluation is not None:
+        check_same_classes(getattr(parts.loader, "dataset", None), evaluation)
         hooks += _evaluation_hooks(parts, evaluation, eval_period)
     hooks += build_custom_hooks(parts)
     hooks.append(PeriodicWriter(build_writers(parts) if comm.is_main_process() else []))
@@ -112,6 +115,25 @@ def _training_batches(parts: RunParts) -> Callable[[int], Iterable[Any]]:
 def period_of(epochs: int | None, iters: int, iter_per_epoch: int) -> tuple[int, str]:
     """A pair of keys ``X_EPOCHS`` / ``X_ITERS`` as updates (0: only at the end), and the unit: ``epoch`` or ``iter``."""
     return (iters, "iter") if epochs is None else (epochs * iter_per_epoch, "epoch")
+
+
+def check_same_classes(training: Any, evaluation: Evaluation) -> None:
+    """Compare the classes of the training data with those of every set that is evaluated; other names are a warning.
+
+    Raises:
+        ValueError: a set has the same classes in another order, so that every label would mean another class there.
+    """
+    for part in evaluation.sets:
+        tested = getattr(part.loader, "dataset", None)
+        for attribute in ("class_names", "semseg_names", "keypoint_names"):
+            ours, theirs = list(getattr(training, attribute, ())), list(getattr(tested, attribute, ()))
+            place = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+            if place is None:
+                continue
+            difference = f"{attribute} {place} is '{ours[place]}' in the training data and '{theirs[place]}' in {part.name}"
+            if sorted(ours) == sorted(theirs):
+                raise ValueError(f"{difference}: the same names in another order; give both the same CLASSES in DATA.CATALOG")
+            logging_rank(f"{difference}; labels are compared by number, whatever their names are", logging.WARNING)
 
 
 def _evaluation_hooks(parts: RunParts, evaluation: Evaluation, period: int) -> list[Hook]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pet.engine import checkpoint_file
 from pet.engine.checkpointer import CheckPointer
+from pet.engine.evaluation import results_text
 from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Hook, Phase
 from pet.utils import comm
@@ -66,10 +67,8 @@ class Evaluate(Hook):
         storage.put_evaluation(results)
         for name, picture in pictures:
             storage.put_image(name, picture)
-        text = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
-        logging_rank(
-            f"Evaluation of the {self._weights_name} after update {storage.iteration} (epoch {storage.epoch_progress:g}): {text}"
-        )
+        moment = f"after update {storage.iteration} (epoch {storage.epoch_progress:g})"
+        logging_rank(f"Evaluation of the {self._weights_name} {moment}: {results_text(results)}")
 
 
 def find_metric(results: dict[str, float], metric: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-import torch
 from torch import nn
 
 from pet.engine.events import EventStorage
@@ -30,7 +29,6 @@ class DropGradients(Hook):
 
     Args:
         model: its parameter names are those without wrappers, e.g. ``global_head.aux.conv.weight``.
-        optimizer: steps these parameters.
         patterns: names of parameters, in the sense of ``fnmatch``: ``global_head.aux.*``.
         until_iter: last update without their gradients.
         from_iter: first update without their gradients.
@@ -44,7 +42,6 @@ class DropGradients(Hook):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
         patterns: str | Sequence[str],
         until_iter: int,
         from_iter: int = 1,
@@ -61,7 +58,7 @@ class DropGradients(Hook):
             chosen |= _matching(pattern, parameters)
         if not chosen:
             raise ValueError("DropGradients: PATTERNS is empty; name parameters, e.g. [global_head.aux.*]")
-        self._chosen, self._optimizer, self._joined = chosen, optimizer, False
+        self._chosen = chosen
 
     def before_train(self) -> None:
         """Say what stands still."""
@@ -76,21 +73,6 @@ class DropGradients(Hook):
         if self._first <= storage.iteration <= self._last:
             for parameter in self._chosen.values():
                 parameter.grad = None
-        elif storage.iteration > self._last and not self._joined:
-            self._joined = True
-            self._start_momenta()
-
-    def _start_momenta(self) -> None:
-        """Give momenta of zero to chosen parameters of a fused SGD that have none.
-
-        Its kernel takes either parameters that all have a momentum or parameters that are all new. From zero, the first step is
-        that of a new parameter.
-        """
-        state, chosen = self._optimizer.state, {id(parameter) for parameter in self._chosen.values()}
-        groups = [group for group in self._optimizer.param_groups if group.get("fused") and group.get("momentum")]
-        for parameter in (p for group in groups for p in group["params"] if id(p) in chosen):
-            if state[parameter].get("momentum_buffer") is None:
-                state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _matching(pattern: str, parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections import OrderedDict
+
+from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 from torchvision.models.vgg import cfgs, make_layers
@@ -10,6 +12,8 @@ from torchvision.models.vgg import cfgs, make_layers
 from pet.models.registry import BACKBONES
 
 BLOCKS = (0, 4, 9, 16, 23)  # first layer of each of the five blocks of VGG-16
+
+SMALLEST = {6: 268, 7: 460}  # side of an image, by the number of levels; below it nothing is left for the last one
 
 
 @BACKBONES.register("ssd_vgg16")
@@ -36,6 +40,21 @@ class SSDVGG16(SSDFeatureExtractorVGG):
         layers[: [*BLOCKS, len(layers)][freeze_blocks]].requires_grad_(False)
         super().__init__(layers, highres)
         self.num_features = (512, 1024, 512, 256, 256, 256, 256)[: 7 if highres else 6]
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        """Levels of (N, 3, H, W).
+
+        Raises:
+            ValueError: an image too small for the last level.
+        """
+        least, side = SMALLEST[len(self.num_features)], min(x.shape[-2:])
+        if side < least:
+            raise ValueError(
+                f"ssd_vgg16 needs images of at least {least} pixels on each side for its {len(self.num_features)} levels, got "
+                f"{tuple(x.shape[-2:])} (height, width); end the transforms with resize to 300 x 300 (SCALES_SAMPLING force_size)"
+            )
+        levels: OrderedDict[str, Tensor] = super().forward(x)
+        return levels
 
     def load_published(self) -> None:
         """Fetch the convolutions of VGG-16 that were trained on ImageNet.

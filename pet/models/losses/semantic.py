@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _BUDGET = 16 * 2**20  # values of upsampled logits in memory at once: 64 MB of float32
+_VOID = 255  # what data sets and padding say where nothing is judged
 
 
 class SemanticLoss(nn.Module):
@@ -16,7 +17,7 @@ class SemanticLoss(nn.Module):
 
     Args:
         weight: factor of the loss.
-        ignore_label: label of pixels that are not judged.
+        ignore_label: label of pixels that are not judged; those of 255, such as the padding of a batch, never are.
         label_smoothing: share of the target that is spread evenly over all classes, 0 to 1.
         class_weights: factor of each class; the mean is then weighted, as in ``torch.nn.functional.cross_entropy``.
         ohem_thresh: pixels whose right class is more probable than this do not count; 0: all count. Online hard example
@@ -46,10 +47,12 @@ class SemanticLoss(nn.Module):
 
         Args:
             logits: (N, C, h, w), at any stride.
-            target: (N, H, W), class indices or ``ignore_label``; any integer type.
+            target: (N, H, W), class indices, ``ignore_label`` or 255; any integer type.
         """
         logits = upsample_logits(logits.float(), target.shape[-2:])
         target = target.long()
+        if self.ignore_label != _VOID:
+            target = target.masked_fill(target == _VOID, self.ignore_label)
         if self.ohem_thresh > 0:
             target = self._hard_only(logits.detach(), target)
         judged = target != self.ignore_label

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from pet.config import CfgNode
 from pet.data.datasets.base import VisionDataset
-from pet.evaluation import ClassificationEvaluator, MultiLabelEvaluator, check_metrics, check_output_path, write_plain
+from pet.evaluation import (
+    ClassificationEvaluator,
+    MultiLabelEvaluator,
+    check_metrics,
+    check_output_path,
+    class_predictions,
+    write_plain,
+)
 from pet.evaluation.class_evaluators import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
 from pet.utils import comm
 from pet.utils.logger import logging_rank
@@ -122,11 +129,8 @@ def build_visualizer(cfg: CfgNode, dataset: VisionDataset, evaluator: ClassEvalu
 def write_predictions(path: str | Path, evaluator: ClassEvaluator) -> None:
     """Write predictions and metrics to a .json, .yaml, .yml or .pkl file; read it with ``pet.evaluation.read_plain``.
 
-    Call it after ``evaluate``; processes other than rank 0 write nothing. The lists have one entry for each image, in the
-    order of ids: ``id``, ``path``, ``pred_score``, ``pred_label``, ``pred_class``, where labels were read ``label``, and where
-    all scores were kept ``class_scores``. With several labels for each image the entries of ``pred_*`` and ``label`` are lists,
-    the most certain class first. Besides: ``dataset``, ``class_names``, ``metrics`` and, if it was asked for, ``confusion``
-    (row = ground truth).
+    Call it after ``evaluate``; processes other than rank 0 write nothing. For the content see
+    ``pet.evaluation.class_predictions``.
 
     Raises:
         ValueError: there are no predictions yet, or the path cannot be written.
@@ -134,45 +138,6 @@ def write_predictions(path: str | Path, evaluator: ClassEvaluator) -> None:
     path = check_output_path(path)
     if not comm.is_main_process():
         return
-    rows, names = evaluator.columns, evaluator.class_names
-    if not rows:
+    if not evaluator.columns:
         raise ValueError(f"{evaluator.name}: there are no predictions to write to {path}; evaluate first")
-    ids = rows["id"].tolist()
-    content: dict[str, Any] = {"dataset": evaluator.name, "metrics": evaluator.results, "class_names": names, "id": ids}
-    if evaluator.describe is not None:
-        content["path"] = [evaluator.describe(id) for id in ids]
-    if isinstance(evaluator, MultiLabelEvaluator):
-        content |= _multi_predictions(evaluator, names)
-    else:
-        content |= _single_predictions(evaluator, names)
-    if "class_scores" in rows:
-        content["class_scores"] = rows["class_scores"].tolist()
-    write_plain(path, content)
-
-
-def _single_predictions(evaluator: ClassificationEvaluator, names: Sequence[str]) -> dict[str, Any]:
-    rows = evaluator.columns
-    labels = rows["pred_label"].tolist()
-    content = {"pred_label": labels, "pred_class": [names[c] for c in labels], "pred_score": rows["pred_score"].tolist()}
-    if "label" in rows:
-        content["label"] = rows["label"].tolist()
-    if "confusion" in evaluator.metrics and evaluator.confusion is not None:
-        content["confusion"] = evaluator.confusion.tolist()
-    return content
-
-
-def _multi_predictions(evaluator: MultiLabelEvaluator, names: Sequence[str]) -> dict[str, Any]:
-    scores = evaluator.columns["class_scores"]
-    positive = evaluator.predicted()
-    order = [
-        np.flatnonzero(row)[np.argsort(-values[row], kind="stable")].tolist()
-        for row, values in zip(positive, scores, strict=True)
-    ]
-    content = {
-        "pred_label": order,
-        "pred_class": [[names[c] for c in classes] for classes in order],
-        "pred_score": [values[classes].tolist() for values, classes in zip(scores, order, strict=True)],
-    }
-    if "target" in evaluator.columns:
-        content["label"] = [np.flatnonzero(row > 0).tolist() for row in evaluator.columns["target"]]
-    return content
+    write_plain(path, class_predictions(evaluator))

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from pet.engine.checkpointer import CheckPointer
+from pet.engine.evaluation import Evaluation, EvaluationSet
 from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Hook, HookList, Phase
+from pet.engine.hooks.build import check_same_classes
 from pet.engine.hooks.checkpoint import Checkpoint
 from pet.engine.hooks.evaluate import Best, EarlyStopping, Evaluate, better, find_metric
 from pet.engine.hooks.lr_scheduler import LRScheduler
@@ -124,7 +127,7 @@ def test_the_log_says_which_weights_were_measured(caplog):
     storage = EventStorage(4, max_iter=4, iter_per_epoch=4)
     with caplog.at_level("INFO", "pet"):
         Evaluate(FixedResults(50), 0, weights_name="averaged weights (EMA)").after_step(storage)
-    assert "Evaluation of the averaged weights (EMA) after update 4 (epoch 1): val/top1 50" in caplog.text
+    assert "Evaluation of the averaged weights (EMA) after update 4 (epoch 1): val: top1 50" in caplog.text
 
 
 def test_states_survive_a_round_trip():
@@ -134,3 +137,21 @@ def test_states_survive_a_round_trip():
     early = EarlyStopping("top1")
     early.load_state_dict({"best": 2.0, "waited": 1})
     assert early.state_dict() == {"best": 2.0, "waited": 1}
+
+
+@pytest.mark.parametrize("attribute", ["class_names", "semseg_names", "keypoint_names"])
+def test_a_test_set_with_the_same_classes_in_another_order_is_refused(attribute, caplog):
+    def data(*names: str) -> SimpleNamespace:
+        return SimpleNamespace(**{attribute: list(names)})
+
+    def evaluation(*names: str) -> Evaluation:
+        part = EvaluationSet("val", SimpleNamespace(dataset=data(*names)), None)  # type: ignore[arg-type]
+        return Evaluation(make_model(), [part], forward_train, "cpu")
+
+    with pytest.raises(ValueError, match=f"{attribute} 0 is 'cat' in the training data and 'dog' in val: the same names"):
+        check_same_classes(data("cat", "dog"), evaluation("dog", "cat"))
+    check_same_classes(data("cat", "dog"), evaluation("cat", "dog"))
+    check_same_classes(data("cat", "dog"), evaluation())
+    assert not caplog.records
+    check_same_classes(data("cat", "dog"), evaluation("cat", "puppy"))
+    assert f"{attribute} 1 is 'dog' in the training data and 'puppy' in val" in caplog.text

@@ -14,6 +14,7 @@ from pet.engine.hooks.base import HookList
 from pet.engine.hooks.gradients import DropGradients
 from pet.engine.loop import run_loop
 from pet.engine.step import SkipPolicy, TrainStep, make_clip
+from pet.solver.optimizer import start_momenta
 from tests.engine.toys import ToyLoader, forward_train, make_batch, make_model
 from tests.helpers import run_ranks
 
@@ -33,6 +34,8 @@ class Run:
     def __init__(self, optimizer: str = "sgd", wrap: Callable[[nn.Module], nn.Module] | None = None, **options: Any) -> None:
         self.model = make_model()
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
+        if optimizer == "sgd-fused":  # as pet.solver builds it
+            start_momenta(self.optimizer)
         trained = self.model if wrap is None else wrap(self.model)
         self.step = TrainStep(trained, self.optimizer, forward_train, **options)
         self.weights: list[dict[str, Tensor]] = [self.now()]
@@ -48,7 +51,7 @@ class Run:
         return self
 
     def drop(self, patterns: Any, **options: int) -> DropGradients:
-        return DropGradients(self.step.model, self.optimizer, patterns, **options)
+        return DropGradients(self.step.model, patterns, **options)
 
     def moved(self) -> list[set[str]]:
         """Names that changed, for each update."""
@@ -87,7 +90,7 @@ def test_zero_gradients_would_not_do() -> None:
             for parameter in self._chosen.values():
                 parameter.grad = torch.zeros_like(parameter)
 
-    run.train([ZeroGradients(run.model, run.optimizer, ["2.*"], until_iter=3)], 1, 1)
+    run.train([ZeroGradients(run.model, ["2.*"], until_iter=3)], 1, 1)
     assert run.moved() == [ALL]
 
 
@@ -162,7 +165,7 @@ def named() -> nn.Module:
 
 
 def build(model: nn.Module, patterns: Any, **options: int) -> DropGradients:
-    return DropGradients(model, torch.optim.SGD(model.parameters(), lr=0.1), patterns, **options)
+    return DropGradients(model, patterns, **options)
 
 
 def mistakes() -> Iterator[Any]:
@@ -196,6 +199,5 @@ def test_it_is_built_from_the_yaml_entry() -> None:
 
     entry = {"TYPE": "pet.engine.hooks.gradients.DropGradients", "PATTERNS": ["global_head.*"], "UNTIL_ITER": 2000}
     model = named()
-    cfg, optimizer = SimpleNamespace(MISC=SimpleNamespace(HOOKS=[entry])), torch.optim.SGD(model.parameters(), lr=0.1)
-    parts = SimpleNamespace(cfg=cfg, model=model, optimizer=optimizer)
+    parts = SimpleNamespace(cfg=SimpleNamespace(MISC=SimpleNamespace(HOOKS=[entry])), model=model)
     assert isinstance(build_custom_hooks(parts)[0], DropGradients)  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ from torchvision.models.detection.image_list import ImageList
 # Names of torchvision's losses, and ours.
 LOSSES = {"classification": "loss_cls", "bbox_regression": "loss_box_reg", "bbox_ctrness": "loss_ctrness"}
 
+GROUPS = 32  # of the group normalisation in torchvision's heads
+
 
 class LevelsOnly(nn.Module):
     """Stands in for the backbone that torchvision's detectors want; they only ask for its channels."""
@@ -100,6 +102,19 @@ def shared_channels(what: str, channels: Sequence[int], anchor_sizes: Sequence[A
     if len(set(channels)) != 1:
         raise ValueError(f"{what} looks at all levels with the same layers, but they have {tuple(channels)} channels; add a neck")
     return channels[0]
+
+
+def check_groups(what: str, channels: int) -> None:
+    """Refuse channels that torchvision's group normalisation of 32 groups cannot part.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    if channels % GROUPS:
+        raise ValueError(
+            f"{what} normalises in {GROUPS} groups, but its levels have {channels} channels; make them a multiple of {GROUPS} "
+            "(MODEL.NECK_OPTIONS of fpn: out_channels)"
+        )
 
 
 def _float_shapes(levels: list[Tensor]) -> list[Tensor]:

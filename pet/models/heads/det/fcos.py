@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from pet.models.heads.det.dense import DenseHead, LevelsOnly, keep_head_only, shared_channels
+from pet.models.heads.det.dense import DenseHead, LevelsOnly, check_groups, keep_head_only, shared_channels
 from pet.models.registry import DET_HEADS
 
 
@@ -40,6 +40,7 @@ class FCOSHead(DenseHead, FCOS):
         topk_candidates: int = 1000,
     ) -> None:
         width = shared_channels("fcos", channels, anchor_sizes)
+        check_groups("fcos", width)
         anchors = AnchorGenerator(tuple((size,) for size in anchor_sizes), ((1.0,),) * len(anchor_sizes))
         super().__init__(
             LevelsOnly(width),

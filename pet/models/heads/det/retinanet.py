@@ -11,11 +11,11 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead as Convolutions
 
-from pet.models.heads.det.dense import DenseHead, LevelsOnly, keep_head_only, shared_channels
+from pet.models.heads.det.dense import GROUPS, DenseHead, LevelsOnly, check_groups, keep_head_only, shared_channels
 from pet.models.registry import DET_HEADS
 
 BOX_LOSSES = ("l1", "smooth_l1", "giou")
-NORMS: dict[str, Any] = {"": None, "GN": partial(nn.GroupNorm, 32)}
+NORMS: dict[str, Any] = {"": None, "GN": partial(nn.GroupNorm, GROUPS)}
 
 
 @DET_HEADS.register("retinanet")
@@ -57,6 +57,8 @@ class RetinaNetHead(DenseHead, RetinaNet):
         if norm not in NORMS or box_loss not in BOX_LOSSES:
             raise ValueError(f"retinanet: norm '{norm}' is one of '', 'GN', and box_loss '{box_loss}' of {', '.join(BOX_LOSSES)}")
         width = shared_channels("retinanet", channels, anchor_sizes)
+        if norm:
+            check_groups("retinanet with NORM GN", width)
         sizes = tuple(tuple(int(size * 2 ** (step / octaves)) for step in range(octaves)) for size in anchor_sizes)
         anchors = AnchorGenerator(sizes, (tuple(aspect_ratios),) * len(sizes))
         convolutions = Convolutions(width, octaves * len(aspect_ratios), num_classes, norm_layer=NORMS[norm])

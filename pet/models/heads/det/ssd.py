@@ -69,6 +69,23 @@ class SSDHead(DenseHead, SSD):
             positive_fraction=positive_fraction,
         )
         keep_head_only(self)
+        self.steps = tuple(steps)
+
+    def forward(
+        self, levels: list[Tensor], images: ImageList, targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """As ``DenseHead``; default boxes that would not cover the image are refused."""
+        size = tuple(images.tensors.shape[-2:])
+        for axis in (0, 1):
+            cells, side = [level.shape[2 + axis] for level in levels], size[axis]
+            # Where sides do not divide, the last cell reaches beyond the image, or the image beyond it.
+            if any(abs(step * count - side) > step for step, count in zip(self.steps, cells, strict=True)):
+                raise ValueError(
+                    f"MODEL.GLOBAL_HEAD.DET.SSD.STEPS {self.steps} do not fit images of {size} pixels (height, width): levels of "
+                    f"{cells} cells need about {[round(side / n) for n in cells]}. Resize to the size that SCALES and STEPS "
+                    "were made for (RESIZE.SCALES_SAMPLING force_size), or set STEPS"
+                )
+        return super().forward(levels, images, targets)
 
     def _losses(
         self, outputs: dict[str, Tensor], anchors: list[Tensor], targets: list[dict[str, Tensor]], counts: list[int]
