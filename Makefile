@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
-QUICKSTART := tasks/cls/shapes/resnet_quickstart
+QUICKSTART := vision/shapes/faster_rcnn_quickstart
 # Worker processes of pytest; tests that start several processes share them.
 JOBS ?= 2
 

@@ -53,6 +53,7 @@ ANNOTATION_FAULTS = {
     "duplicate_annotation_id": {"id": 1},
     "unknown_image": {"image_id": 99},
     "empty_polygon": {"segmentation": [[1, 1, 2, 2]]},
+    "missing_mask": {"segmentation": []},
     "nan_polygon": {"segmentation": [[1, 1, 2, 2, 3, float("nan")]]},
     "bad_rle": {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [10, 20]}},
     "nan_keypoint": {"keypoints": [1, 1, 2, float("nan"), 8, 2]},

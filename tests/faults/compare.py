@@ -72,6 +72,11 @@ def tensorboard_rows(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}
 
 
+def same_rows(ours: Sequence[tuple[int, float]], theirs: Sequence[tuple[int, float]]) -> bool:
+    """Whether two lists of (update, value) are equal; NaN (a metric without ground truth) equals itself."""
+    return len(ours) == len(theirs) and all(a[0] == b[0] and same(a[1], b[1]) for a, b in zip(ours, theirs, strict=True))
+
+
 def run_differences(one: Path, other: Path, tensorboard: bool = True) -> list[str]:
     """What differs between two finished runs: checkpoints, best, metric rows; empty if they are equal."""
     found: list[str] = []
@@ -86,7 +91,7 @@ def run_differences(one: Path, other: Path, tensorboard: bool = True) -> list[st
         found += [
             f"TensorBoard {name}: {len(theirs.get(name, ()))} rows instead of {len(ours.get(name, ()))}, or other values"
             for name in ours.keys() | theirs.keys()
-            if ours.get(name) != theirs.get(name)
+            if not same_rows(ours.get(name, []), theirs.get(name, []))
         ]
     return found
 

@@ -25,6 +25,7 @@ FAULTS = {
     "missing_annotation_file": "a picture without its annotation file; left out of training",
     "image_size_mismatch": "a file of another size than the annotations say; refused when it is read",
     "empty_polygon": "a polygon of fewer than three points or an odd count of numbers; left out",
+    "missing_mask": "no mask, while others in the file have one; left out, unless KINDS: [boxes] reads boxes alone",
     "nan_polygon": "a polygon with NaN or infinity; left out",
     "bad_rle": "a run-length mask that does not fill its picture exactly; left out",
     "nan_keypoint": "a keypoint with NaN or infinity; the instance is left out",
@@ -130,7 +131,7 @@ def pack_shape(segmentation: Any, height: int, width: int) -> tuple[list[bytes] 
         counts = pack_rle(segmentation, height, width)
         return counts, [] if counts is not None else ["bad_rle"]
     if not isinstance(segmentation, list) or not segmentation:
-        return None, ["empty_polygon"]
+        return None, ["missing_mask"]
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
     packed, problems = [], []
     for polygon in polygons:
