@@ -15,6 +15,7 @@ REQUIRED = [
     "yacs",
     "numpy",
     "opencv-python>=4.10",
+    "pillow",
     "fvcore",
     "tensorboard>=2.21",
     "rich",
@@ -29,7 +30,7 @@ EXTRAS = {
     "export": ["onnx", "onnxscript", "onnxruntime", "safetensors"],
     "writers": ["wandb", "mlflow-skinny"],
     "docs": ["sphinx>=9", "myst-parser", "furo"],
-    "dev": ["pytest>=9", "pytest-xdist", "ruff>=0.17", "mypy>=2", "types-PyYAML", "pre-commit"],
+    "dev": ["pytest>=9", "pytest-xdist", "torchmetrics", "ruff>=0.17", "mypy>=2", "types-PyYAML", "pre-commit"],
     "bench": ["mmengine", "lightning", "accelerate", "pytorch-ignite"],
 }
 

@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
     parser.add_argument("--scratch", help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help="of the first round")
     args = parser.parse_args()
     if args.child:
         print(json.dumps(train_pet(args) if args.child == "pet" else train_torchvision(args)))
@@ -218,7 +218,7 @@ def _take_turns(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     import torch
 
     results: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
-    for number in range(args.rounds):
+    for number in range(args.seed, args.seed + args.rounds):
         with tempfile.TemporaryDirectory() as scratch:
             torch.manual_seed(number)
             weights = Path(scratch) / "start.pth"
@@ -230,7 +230,7 @@ def _take_turns(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
                 command = [sys.executable, "-m", "benchmarks.detection_vs_torchvision", *words]
                 printed = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
                 results[engine].append(json.loads(printed.splitlines()[-1]))
-                print(f"round {number + 1} {engine}: {results[engine][-1]}", flush=True)
+                print(f"seed {number} {engine}: {results[engine][-1]}", flush=True)
     return results
 
 

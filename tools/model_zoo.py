@@ -22,7 +22,7 @@ CFGS = REPOSITORY / "cfgs"
 PAGE = REPOSITORY / "docs" / "model_zoo.md"
 COMMAND = "python tools/model_zoo.py"
 # Height and width of the pictures of a data set that is tested in full size, by the start of its name.
-PICTURES = {"cityscapes": (1024, 2048), "shapes_det": (128, 128), "shapes_panoptic": (128, 128)}
+PICTURES = {"cityscapes": (1024, 2048), "shapes_small": (64, 64)}
 # What Markdown would take for markup.
 _MARKUP = re.compile(r"[\\|<*\[\]]")
 

@@ -11,6 +11,7 @@ from tests.helpers import REPOSITORY
 # Import name to the name on the package index, where they differ.
 DISTRIBUTION = {
     "cv2": "opencv-python",
+    "PIL": "pillow",
     "yaml": "pyyaml",
     "faster_coco_eval": "faster-coco-eval",
 }
