@@ -10,6 +10,7 @@ import pytest
 
 from tests.docs.pages import Command, all_blocks, all_commands
 from tests.docs.workspace import QUICKSTART, make_workspace, run_python, small
+from tests.helpers import REPOSITORY
 
 # Commands that are not run here, with the reason.
 NOT_RUN = {
@@ -53,6 +54,15 @@ def continues_a_run(words: list[str]) -> bool:
     return "--resume" in words or any("test_net" in word or word.startswith("ckpts/") for word in words)
 
 
+def trained_by(words: list[str]) -> str:
+    """The YAML whose run a command continues: that of --cfg, else that of a folder below ckpts."""
+    if "--cfg" in words:
+        return words[words.index("--cfg") + 1]
+    folders = [word.removeprefix("ckpts/") for word in words if word.startswith("ckpts/")]
+    own = [f"cfgs/{folder}.yaml" for folder in folders if (REPOSITORY / f"cfgs/{folder}.yaml").is_file()]
+    return own[0] if own else QUICKSTART
+
+
 def cases() -> Iterator[Any]:
     for command in distinct_commands():
         several = {"--nproc", "torch.distributed.run"} & set(arguments(command))
@@ -66,7 +76,7 @@ def test_command_works(command: Command, tmp_path: Path, trained: Trained) -> No
     page = command.where.partition(":")[0]
     workspace = make_workspace(tmp_path / "repository", [b for b in all_blocks() if b.file and b.page == page])
     if continues_a_run(words):
-        trained(words[words.index("--cfg") + 1] if "--cfg" in words else QUICKSTART, workspace)
+        trained(trained_by(words), workspace)
     if "--cfg" in words:
         words = small(words, updates=3)
     status, output = run_python(words, workspace, dict(command.env))
