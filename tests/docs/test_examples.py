@@ -71,7 +71,7 @@ def test_hook_of_the_tutorial_logs_the_norm_of_the_gradient(tmp_path: Path) -> N
 def test_folder_of_a_run_is_as_described(tmp_path: Path, trained: Callable[[str, Path], None]) -> None:
     listing = next(block for block in all_blocks() if block.page == "docs/getting_started.md" and block.text.startswith("ckpts/"))
     folder, *lines = listing.text.splitlines()
-    trained(QUICKSTART, tmp_path)
+    trained(f"cfgs/{folder.strip().removeprefix('ckpts/').rstrip('/')}.yaml", tmp_path)
     # The run in this test is shorter than an epoch, so its checkpoint has another number.
     names = [line.split()[0] for line in lines if not line.split()[0].startswith("model_epoch")]
     assert len(names) >= 8
