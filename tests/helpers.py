@@ -133,6 +133,8 @@ def _rank_main(rank: int, n: int, folder: str, timeout: float, function: Callabl
         faulthandler.dump_traceback_later(max(timeout - 2.0, 1.0), file=stacks)
         try:
             dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=n)
+            # A rank that is connected first and leaves at once closes the others' half-made connections.
+            dist.barrier()
             outcome: tuple[Any, ...] = ("result", function(rank, *args))
         except BaseException as error:
             outcome = ("error", type(error).__name__, traceback.format_exc(), time.time())

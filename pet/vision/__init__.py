@@ -5,8 +5,7 @@ Names are imported on first use, so that reading a config does not import torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from pet.utils.exports import lazy_exports
 
 _EXPORTS = {
     "get_base_cfg": "config",
@@ -30,9 +29,4 @@ _EXPORTS = {
 }
 
 __all__ = list(_EXPORTS)  # noqa: PLE0605  # one list of names
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"pet.vision has no '{name}'; it has {', '.join(_EXPORTS)}")
-    return getattr(importlib.import_module(f"pet.vision.{_EXPORTS[name]}"), name)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

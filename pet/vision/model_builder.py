@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from pet.config import CfgNode, keywords
-from pet.models.backbones import build_backbone
-from pet.models.freeze import freeze, keep_frozen_in_eval
 from pet.models.heads.cls import build_cls_head
 from pet.models.heads.det import build_det_head
 from pet.models.heads.panoptic import build_panoptic_head
@@ -19,15 +17,14 @@ from pet.models.heads.semseg import build_semseg_head
 from pet.models.losses import build_cls_loss
 from pet.models.losses.classification import top1
 from pet.models.losses.semantic import SemanticLoss
-from pet.models.necks import build_neck
-from pet.models.pixels import PixelNormalizer
 from pet.models.torchvision_names import rename_torchvision
+from pet.vision.trunk import Trunk
 
 Size = tuple[int, int]  # (height, width)
 INSTANCE_TARGETS = ("boxes", "labels", "masks", "keypoints")
 
 
-class GeneralizedCNN(nn.Module):
+class GeneralizedCNN(Trunk):
     """Pixels -> backbone -> neck -> global heads -> RoI heads.
 
     Tensors in a checkpoint are called ``backbone.*``, ``neck.*``, ``global_head.{det,semseg,aux,cls}.*`` and
@@ -39,37 +36,12 @@ class GeneralizedCNN(nn.Module):
     """
 
     def __init__(self, cfg: CfgNode, is_train: bool = True) -> None:
-        super().__init__()
-        model = cfg.MODEL
-        normalize = "normalize" in (cfg.TRAIN.TRANSFORMS or cfg.TEST.TRANSFORMS)
-        pretrained = model.PRETRAINED and is_train and not cfg.TRAIN.WEIGHTS
-        self.pixels = PixelNormalizer(cfg.DATA.PIXEL_MEAN, cfg.DATA.PIXEL_STD, cfg.DATA.FORMAT.IMAGE, normalize)
-        self.backbone = build_backbone(
-            model.BACKBONE,
-            pretrained=pretrained,
-            options=model.BACKBONE_OPTIONS,
-            features=model.FEATURES,
-            norm=model.NORM,
-            freeze_at=model.FREEZE_AT,
-        )
-        self.neck = build_neck(model.NECK, self.backbone.channels, model.NECK_OPTIONS)
-        channels: Sequence[int] = self.backbone.channels if self.neck is None else self.neck.channels
-        heads, losses = _build_global_heads(cfg, channels, self.backbone.channels)
+        super().__init__(cfg, is_train)
+        heads, losses = _build_global_heads(cfg, self.channels, self.backbone.channels)
         self.global_head, self.losses = nn.ModuleDict(heads), nn.ModuleDict(losses)
-        self.roi_head = nn.ModuleDict(_build_roi_heads(cfg, channels, pretrained))
-        self.aux_level = model.GLOBAL_HEAD.SEMSEG.AUX.LEVEL
-        self.merge = _build_merge(model)
-        if model.FREEZE_BACKBONE:
-            freeze(self.backbone)
-        if model.FREEZE_NECK and self.neck is not None:
-            freeze(self.neck)
-        keep_frozen_in_eval(self)
-
-    def train(self, mode: bool = True) -> GeneralizedCNN:
-        """Set the mode; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        keep_frozen_in_eval(self)
-        return self
+        self.roi_head = nn.ModuleDict(_build_roi_heads(cfg, self.channels, self.pretrained))
+        self.aux_level = cfg.MODEL.GLOBAL_HEAD.SEMSEG.AUX.LEVEL
+        self.merge = _build_merge(cfg.MODEL)
 
     def levels(self, images: Tensor, sizes: Sequence[Size] | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Feature levels of (N, 3, H, W) uint8 RGB images: of the backbone, and of the neck (the same without one).

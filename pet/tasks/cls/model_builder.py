@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pet.config import CfgNode
-from pet.models.backbones import Backbone, build_backbone
-from pet.models.freeze import freeze, keep_frozen_in_eval
+from pet.models.backbones import Backbone
 from pet.models.heads.cls import build_cls_head
 from pet.models.losses import build_cls_loss
 from pet.models.losses.classification import top1
-from pet.models.necks import build_neck
-from pet.models.pixels import PixelNormalizer
 from pet.utils.logger import logging_rank
+from pet.vision.trunk import Trunk
 
 
-class GeneralizedCNN(nn.Module):
+class GeneralizedCNN(Trunk):
     """Pixels -> backbone -> neck -> head.
 
     Tensors in a checkpoint are called ``backbone.*``, ``neck.*`` and ``global_head.cls.*``.
@@ -29,34 +28,11 @@ class GeneralizedCNN(nn.Module):
     """
 
     def __init__(self, cfg: CfgNode, is_train: bool = True) -> None:
-        super().__init__()
-        model = cfg.MODEL
-        normalize = "normalize" in (cfg.TRAIN.TRANSFORMS or cfg.TEST.TRANSFORMS)
-        self.pixels = PixelNormalizer(cfg.DATA.PIXEL_MEAN, cfg.DATA.PIXEL_STD, cfg.DATA.FORMAT.IMAGE, normalize)
-        self.backbone = build_backbone(
-            model.BACKBONE,
-            pretrained=model.PRETRAINED and is_train and not cfg.TRAIN.WEIGHTS,
-            options=model.BACKBONE_OPTIONS,
-            features=model.FEATURES,
-            norm=model.NORM,
-            freeze_at=model.FREEZE_AT,
-        )
-        self.neck = build_neck(model.NECK, self.backbone.channels, model.NECK_OPTIONS)
-        channels: Any = self.neck.channels if self.neck is not None else self.backbone.channels
-        self.global_head = nn.ModuleDict({"cls": _build_head(model.GLOBAL_HEAD.CLS, channels)})
-        self.loss: Any = _build_loss(model.GLOBAL_HEAD.CLS)
+        super().__init__(cfg, is_train)
+        head = cfg.MODEL.GLOBAL_HEAD.CLS
+        self.global_head = nn.ModuleDict({"cls": _build_head(head, self.channels)})
+        self.loss: Any = _build_loss(head)
         _take_published_classifier(self.backbone, self.global_head["cls"])
-        if model.FREEZE_BACKBONE:
-            freeze(self.backbone)
-        if model.FREEZE_NECK and self.neck is not None:
-            freeze(self.neck)
-        keep_frozen_in_eval(self)
-
-    def train(self, mode: bool = True) -> GeneralizedCNN:
-        """Set the mode; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        keep_frozen_in_eval(self)
-        return self
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB to (N, C)."""
@@ -102,7 +78,7 @@ class GeneralizedCNN(nn.Module):
         return renamed
 
 
-def _build_head(cls: CfgNode, channels: tuple[int, ...]) -> nn.Module:
+def _build_head(cls: CfgNode, channels: Sequence[int]) -> nn.Module:
     return build_cls_head(cls.TYPE, channels, cls.NUM_CLASSES, cls.DROPOUT, cls.OPTIONS)
 
 
