@@ -21,7 +21,7 @@ $(VENV)/.installed: setup.py
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed setup.py
-	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev,docs]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev,docs,video,export,notebook]"
 	@touch $@
 
 quickstart: $(VENV)/.installed

@@ -28,6 +28,7 @@ EXTRAS = {
     "track": ["scipy"],
     "video": ["av"],
     "export": ["onnx", "onnxscript", "onnxruntime", "safetensors"],
+    "notebook": ["nbformat", "nbclient", "ipykernel"],
     "writers": ["wandb", "mlflow-skinny"],
     "docs": ["sphinx>=9", "myst-parser", "furo"],
     "dev": ["pytest>=9", "pytest-xdist", "torchmetrics", "ruff>=0.17", "mypy>=2", "types-PyYAML", "pre-commit"],
