@@ -82,16 +82,18 @@ def collate_padded(samples: Sequence[Sample], replaced: Replaced | None = None, 
         size_divisibility: height and width of the batch are rounded up to a multiple of it; 0 or 1: no rounding.
 
     Returns:
-        ``images`` (N, 3, H, W) padded with 0. Of ``targets``: ``sizes``, the part of each image that is not padding, and
-        ``original_sizes``, lists of (height, width); ``boxes``, ``labels``, ``keypoints`` and ``masks`` (K, h, w) uint8, lists of
-        tensors; ``semseg`` (N, H, W) uint8 padded with 255; the rest as in ``collate_targets``.
+        ``images`` (N, 3, H, W) padded with 0. Of ``targets``: ``sizes``, the part of each image that is not padding,
+        ``padded_sizes``, what it would be padded to in a batch by itself, and ``original_sizes``, lists of (height, width);
+        ``boxes``, ``labels``, ``keypoints`` and ``masks`` (K, h, w) uint8, lists of tensors; ``semseg`` (N, H, W) uint8 padded
+        with 255; the rest as in ``collate_targets``.
 
     Raises:
         ValueError: the targets differ in their names.
     """
     sizes = [(int(sample.image.shape[0]), int(sample.image.shape[1])) for sample in samples]
     step = max(size_divisibility, 1)
-    height, width = (-(-max(sides) // step) * step for sides in zip(*sizes, strict=True))
+    padded = [(-(-h // step) * step, -(-w // step) * step) for h, w in sizes]
+    height, width = (max(sides) for sides in zip(*padded, strict=True))
     images = empty_images((len(samples), samples[0].image.shape[2], height, width))
     for planes, sample, (h, w) in zip(images.numpy(), samples, sizes, strict=True):
         cv2.split(sample.image, [plane[:h, :w] for plane in planes])
@@ -108,7 +110,7 @@ def collate_padded(samples: Sequence[Sample], replaced: Replaced | None = None, 
         targets["masks"] = _paint([sample.target["masks"] for sample in samples])
     if "semseg" in targets:
         targets["semseg"] = _pad_maps([sample.target["semseg"] for sample in samples], (height, width))
-    targets["sizes"] = sizes
+    targets["sizes"], targets["padded_sizes"] = sizes, padded
     return Batch(images, targets, _ids(samples), replaced or [])
 
 

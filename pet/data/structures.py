@@ -59,8 +59,8 @@ class Batch:
     Attributes:
         images: (N, 3, H, W) uint8, RGB; conversion to float and normalisation happen on the device.
         targets: ``label`` (N,) int64, ``scores`` (N, C) float32, other names as tensors or lists of length N. Of padded
-            batches (``collate_padded``) also ``sizes`` and ``original_sizes``, lists of (height, width); ``boxes``, ``labels``,
-            ``masks`` (K, h, w) uint8 and ``keypoints``, lists of tensors; ``semseg`` (N, H, W) uint8.
+            batches (``collate_padded``) also ``sizes``, ``padded_sizes`` and ``original_sizes``, lists of (height, width);
+            ``boxes``, ``labels``, ``masks`` (K, h, w) uint8 and ``keypoints``, lists of tensors; ``semseg`` (N, H, W) uint8.
         ids: (N,) int64, indices in the data set, always on the CPU.
         replaced: (index, reason) of pictures that could not be read and were replaced by others.
     """

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from pet.data.structures import Batch
-from pet.models.losses.semantic import semantic_map
+from pet.data.views import ViewBatch
+from pet.models.losses.semantic import merged_semantic_map
 from pet.utils.comm import unwrap
+from pet.vision.parts import Size, by_row, equal_parts, valid_sizes, with_geometry
+from pet.vision.tta import predict_views
 
-Size = tuple[int, int]
 MASK_THRESHOLD = 0.5
 _MASK_MEMORY = 1 << 28  # bytes of float masks at full size that are pasted at a time
 
@@ -23,36 +25,41 @@ def forward_train(model: nn.Module, batch: Batch) -> dict[str, Any]:
     return outputs
 
 
-def forward_test(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """Predictions for a batch at the size of the pictures in their files.
+def forward_test(model: nn.Module, batch: Batch | ViewBatch) -> dict[str, Any]:
+    """Predictions for a batch at the size of the pictures in their files; those of several views of a picture are merged.
+
+    Pictures of different padded sizes are computed in parts, so that no prediction depends on the other pictures of the batch.
 
     Returns:
         By name, lists with one entry an image: ``instances`` and ``proposals`` dicts of boxes (K, 4) xyxy, scores (K,), labels
         (K,) from 0, masks (K, H, W) bool, keypoints (K, P, 3), ``keypoint_scores`` (K, P); ``semseg`` (H, W) class maps;
         ``panoptic`` pairs of (H, W) segment ids and the list of segments. ``scores`` (N, C) of the whole pictures.
     """
-    outputs: dict[str, Any] = model(batch.images, {"sizes": _sizes(batch)})
-    sizes, originals = _sizes(batch), batch.targets.get("original_sizes", _sizes(batch))
+    bare: Any = unwrap(model)
+    outputs = predict_views(bare, batch) if isinstance(batch, ViewBatch) else _predict(model, batch)
+    sizes = valid_sizes(batch)
+    originals = batch.targets.get("original_sizes", sizes)
     for name in ("instances", "proposals"):
         if name in outputs:
             outputs[name] = [to_original(*values) for values in zip(outputs[name], sizes, originals, strict=True)]
     if "semseg" in outputs:
-        padded = (batch.images.shape[2], batch.images.shape[3])
-        outputs["semseg"] = [
-            semantic_map(logits, padded, size, original)
-            for logits, size, original in zip(outputs["semseg"], sizes, originals, strict=True)
-        ]
-    merge = getattr(unwrap(model), "merge", None)
+        outputs["semseg"] = [merged_semantic_map(*views) for views in zip(outputs["semseg"], originals, strict=True)]
+    if "scores" in outputs:
+        outputs["scores"] = torch.stack(outputs["scores"])
+    merge = getattr(bare, "merge", None)
     if merge is not None:
         outputs["panoptic"] = [merge(*pair) for pair in zip(outputs["instances"], outputs["semseg"], strict=True)]
     return outputs
 
 
-def _sizes(batch: Batch) -> list[Size]:
-    """Valid (height, width) of each image of the batch."""
-    whole = [(batch.images.shape[2], batch.images.shape[3])] * len(batch)
-    sizes: list[Size] = list(batch.targets.get("sizes", whole))
-    return sizes
+def _predict(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What the model returns, by name a list with one entry for each picture; ``semseg`` lists of one ``SemanticView``."""
+    parts = equal_parts(batch)
+    found = [with_geometry(model(part.images.tensors, {"sizes": part.images.image_sizes}), part) for part in parts]
+    outputs: dict[str, Any] = by_row(parts, found)
+    if "semseg" in outputs:
+        outputs["semseg"] = [[view] for view in outputs["semseg"]]
+    return outputs
 
 
 def to_original(found: dict[str, Tensor], size: Size, original: Size) -> dict[str, Tensor]:

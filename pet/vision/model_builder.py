@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from pet.config import CfgNode, keywords
+from pet.models.fuse import fuse_conv_bn as fuse_conv_bn
 from pet.models.heads.cls import build_cls_head
 from pet.models.heads.det import build_det_head
 from pet.models.heads.panoptic import build_panoptic_head
@@ -76,11 +77,15 @@ class GeneralizedCNN(Trunk):
             return self._dry_run(images)
         if self.training and targets is None:
             raise ValueError("GeneralizedCNN in training mode needs targets; call eval() on it for predictions")
-        sizes: list[Size] = list(targets["sizes"]) if targets is not None and "sizes" in targets else _whole(images)
-        backbone_levels, levels = self.levels(images, sizes)
+        given: list[Size] | None = list(targets["sizes"]) if targets is not None and "sizes" in targets else None
+        backbone_levels, levels = self.levels(images, given)
+        sizes = given or _whole(images)
         if self.training:
             return self._losses(backbone_levels, levels, ImageList(images, sizes), targets or {})
-        return self._predictions(levels, ImageList(images, sizes))
+        outputs = self.find(levels, ImageList(images, sizes))
+        for head in self.region_heads().values():
+            outputs["instances"] = head(levels, ImageList(images, sizes), outputs["instances"])[0]
+        return outputs
 
     def _losses(
         self, backbone_levels: list[Tensor], levels: list[Tensor], images: ImageList, targets: Mapping[str, Any]
@@ -95,9 +100,8 @@ class GeneralizedCNN(Trunk):
                 proposals = [found["boxes"] for found in instances]
                 instances, more = self.roi_head["box"](levels, images, proposals, truth)
                 losses.update(more)
-            for name in ("mask", "keypoint"):
-                if name in self.roi_head:
-                    losses.update(self.roi_head[name](levels, images, instances, truth)[1])
+            for head in self.region_heads().values():
+                losses.update(head(levels, images, instances, truth)[1])
         if "semseg" in self.global_head:
             losses["loss_semseg"] = self.losses["semseg"](self.global_head["semseg"](levels), targets["semseg"])
         if "aux" in self.global_head:
@@ -110,15 +114,26 @@ class GeneralizedCNN(Trunk):
             metrics["acc1"] = top1(logits, target)
         return {"losses": losses, "metrics": metrics}
 
-    def _predictions(self, levels: list[Tensor], images: ImageList) -> dict[str, Any]:
+    def region_heads(self) -> dict[str, nn.Module]:
+        """The heads that look at instances whose boxes are known, by name."""
+        return {name: self.roi_head[name] for name in ("mask", "keypoint") if name in self.roi_head}
+
+    def final_boxes(self) -> nn.Module:
+        """The head whose boxes are the instances or proposals of ``find``."""
+        return self.roi_head["box"] if "box" in self.roi_head else self.global_head["det"]
+
+    def find(self, levels: list[Tensor], images: ImageList) -> dict[str, Any]:
+        """Predictions of all heads but ``region_heads``, as ``forward`` returns them.
+
+        Args:
+            levels: of the neck, see ``levels``.
+            images: the batch, of which the padded and unpadded sizes matter.
+        """
         outputs: dict[str, Any] = {}
         if "det" in self.global_head:
             instances, _ = self.global_head["det"](levels, images)
             if "box" in self.roi_head:
                 instances, _ = self.roi_head["box"](levels, images, [found["boxes"] for found in instances])
-            for name in ("mask", "keypoint"):
-                if name in self.roi_head:
-                    instances, _ = self.roi_head[name](levels, images, instances)
             proposals_only = getattr(self.global_head["det"], "makes_proposals", False) and "box" not in self.roi_head
             outputs["proposals" if proposals_only else "instances"] = instances
         if "semseg" in self.global_head:

@@ -131,9 +131,9 @@ def test_mirrored_pictures_and_read_only_labels_are_collated_by_copy():
 
 def test_test_pictures_carry_their_sizes_only():
     batch = collate_padded([sample(i, original_size=(5, 6)) for i in range(2)], size_divisibility=32)
-    assert batch.targets == {"original_sizes": [(5, 6)] * 2, "sizes": [(6, 4)] * 2}
+    assert batch.targets == {"original_sizes": [(5, 6)] * 2, "sizes": [(6, 4)] * 2, "padded_sizes": [(32, 32)] * 2}
     bare = collate_padded([Sample(np.zeros((3, 4, 3), np.uint8), {}, 0)])
-    assert bare.targets == {"sizes": [(3, 4)]}
+    assert bare.targets == {"sizes": [(3, 4)], "padded_sizes": [(3, 4)]}
 
 
 @pytest.mark.parametrize("shapes", [SIZES, [(700, 600, 3), (650, 800, 2)]], ids=["small", "large"])

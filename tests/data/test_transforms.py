@@ -192,3 +192,12 @@ def test_policies_use_known_operations():
     for policy in POLICIES.values():
         assert len(policy) == 25
         assert {step[0] for pair in policy for step in pair} <= OPERATIONS.keys()
+
+
+def test_former_names_of_openmmlab_work_with_a_warning(caplog):
+    with caplog.at_level("WARNING", logger="pet"):
+        (only,) = build_transforms(["resize", "ImageToTensor", "normalize"])
+    assert isinstance(only, Resize)
+    assert "'ImageToTensor' is called 'to_tensor'" in caplog.text
+    with pytest.raises(ValueError, match="comes after 'to_tensor'"):
+        build_transforms(["DefaultFormatBundle", "resize"])

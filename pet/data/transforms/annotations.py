@@ -96,7 +96,7 @@ def flip_target(
         result["masks"] = target["masks"].flip(horizontal, vertical)
     if "keypoints" in target:
         points = _move_points(target["keypoints"], sign, offset)
-        result["keypoints"] = points[:, _swapped(points.shape[1], flip_pairs)] if horizontal != vertical else points
+        result["keypoints"] = points[:, mirror_order(points.shape[1], flip_pairs)] if horizontal != vertical else points
     if "semseg" in target:
         result["semseg"] = mirror(target["semseg"], horizontal, vertical)
     return result
@@ -169,8 +169,8 @@ def _crop_points(keypoints: Floats, top: int, left: int, size: Size) -> Floats:
     return points
 
 
-def _swapped(count: int, flip_pairs: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-    """Where each of ``count`` keypoints comes from in a mirrored picture."""
+def mirror_order(count: int, flip_pairs: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """Where each of ``count`` keypoints comes from in a mirrored picture: (count,) indices."""
     order = np.arange(count)
     for first, second in flip_pairs:
         order[[first, second]] = second, first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -66,21 +66,26 @@ class Chain:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The transformed sample."""
+        for stage in self.stages(sample, rng):
+            sample = stage
+        return sample
+
+    def stages(self, sample: Sample, rng: np.random.Generator) -> Iterator[Sample]:
+        """The sample after each transform."""
         mixed = False
         for position, transform in enumerate(self.transforms):
             if self._groups[position]:
                 if rng.random() < transform.prob:
                     partners = [self._partner(position, rng) for _ in range(transform.num_partners)]
                     sample = transform.combine(sample, partners, rng)
-                continue
-            if not self._pairs[position]:
+            elif self._pairs[position]:
+                sample = transform.soften(sample)
+                if not mixed and rng.random() < transform.prob:
+                    sample = transform.mix(sample, transform.soften(self._partner(position, rng)), rng)
+                    mixed = True
+            else:
                 sample = transform(sample, rng)
-                continue
-            sample = transform.soften(sample)
-            if not mixed and rng.random() < transform.prob:
-                sample = transform.mix(sample, transform.soften(self._partner(position, rng)), rng)
-                mixed = True
-        return sample
+            yield sample
 
     def _partner(self, stop: int, rng: np.random.Generator) -> Sample:
         sample = self._draw(rng)

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pet.data.transforms.base import TRANSFORMS
+from pet.utils.logger import LOGGER
 from pet.utils.suggest import did_you_mean
 
 # Names that stand for work done elsewhere: the loader hands over uint8 batches (N, 3, H, W), the model converts and normalises
 # them on its device. That halves the time of a sample and quarters what workers send.
 MARKERS = ("to_tensor", "normalize")
+FORMER_NAMES = {"ImageToTensor": "to_tensor", "DefaultFormatBundle": "to_tensor"}  # OpenMMLab's
 _AFTER_MARKERS = (*MARKERS, "random_erasing", "mixup", "cutmix")
 
 
@@ -19,7 +21,8 @@ def build_transforms(names: Sequence[str], options: Mapping[str, Mapping[str, An
     """Transforms by name, in order.
 
     ``to_tensor`` and ``normalize`` are accepted where other libraries need them and add nothing here: conversion and
-    normalisation belong to the batch on the device. Only random_erasing, mixup and cutmix may follow them.
+    normalisation belong to the batch on the device. Only random_erasing, mixup and cutmix may follow them. Names of
+    ``FORMER_NAMES`` are accepted with a warning.
 
     Args:
         names: names of the registry ``TRANSFORMS``, or import paths of classes outside Pet.
@@ -31,7 +34,9 @@ def build_transforms(names: Sequence[str], options: Mapping[str, Mapping[str, An
     options = options or {}
     marker = ""
     transforms = []
-    for name in names:
+    for former, name in ((name, FORMER_NAMES.get(name, name)) for name in names):
+        if former != name:
+            LOGGER.warning("transform '%s' is called '%s' here; change it in TRANSFORMS", former, name)
         if marker and name not in _AFTER_MARKERS:
             raise ValueError(
                 f"transform '{name}' comes after '{marker}' in TRANSFORMS {tuple(names)}; '{marker}' must follow everything "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, batched_nms
 
 
 class Anchors(AnchorGenerator):
@@ -27,6 +27,24 @@ class Anchors(AnchorGenerator):
     def forward(self, images: ImageList, levels: list[Tensor]) -> list[Tensor]:
         """Anchors (A, 4) xyxy of each image, pixels; only the shapes of the levels matter."""
         return super().forward(images, [level.new_empty(level.shape[-2:], dtype=torch.float32) for level in levels])
+
+
+def merge_detections(found: Sequence[dict[str, Tensor]], nms_thresh: float, limit: int) -> dict[str, Tensor]:
+    """Detections or proposals of several views of a picture as one set, best first.
+
+    Those of one view have been through the suppression of their head and stay as they are.
+
+    Args:
+        found: of each view ``boxes`` (K, 4) xyxy in common pixels, ``scores`` (K,), and of detections ``labels`` (K,).
+        nms_thresh: overlap of two boxes of a class above which the worse one goes.
+        limit: boxes that are kept.
+    """
+    if len(found) == 1:
+        return found[0]
+    joined = {name: torch.cat([one[name] for one in found]) for name in found[0]}
+    labels = joined["labels"] if "labels" in joined else torch.zeros_like(joined["scores"], dtype=torch.int64)
+    keep = batched_nms(joined["boxes"].float(), joined["scores"].float(), labels, nms_thresh)[:limit]
+    return {name: values[keep] for name, values in joined.items()}
 
 
 class RegionPool(MultiScaleRoIAlign):

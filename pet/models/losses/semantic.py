@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -103,14 +105,69 @@ def semantic_map(logits: Tensor, input_size: Sequence[int], valid: Sequence[int]
     Returns:
         (H, W), uint8 for up to 256 classes, else int64; of equal logits the first class wins.
     """
-    pixels = max(input_size[0] * input_size[1], original_size[0] * original_size[1])
-    best = torch.full(tuple(original_size), -torch.inf, device=logits.device)
-    winner = torch.zeros(tuple(original_size), dtype=torch.int64, device=logits.device)
-    chunk_size = max(1, _BUDGET // pixels)
-    for start in range(0, len(logits), chunk_size):
-        chunk = upsample_logits(logits[None, start : start + chunk_size].float(), input_size)[..., : valid[0], : valid[1]]
-        values, classes = upsample_logits(chunk, original_size)[0].max(dim=0)
+    return merged_semantic_map([SemanticView(logits, input_size, valid)], original_size)
+
+
+@dataclass(frozen=True)
+class SemanticView:
+    """Logits of one view of a picture.
+
+    Attributes:
+        logits: (C, h, w), at any stride.
+        input_size: (height, width) of the batch the network saw, padding included.
+        valid: (height, width) of the picture in that batch.
+        mirrored: axes (-2 vertical, -1 horizontal) along which the view was mirrored.
+    """
+
+    logits: Tensor
+    input_size: Sequence[int]
+    valid: Sequence[int]
+    mirrored: tuple[int, ...] = ()
+
+    def at(self, size: Sequence[int], part: slice) -> Tensor:
+        """(c, *size) float32: the logits of the classes ``part`` of the picture, not mirrored."""
+        whole = upsample_logits(self.logits[None, part].float(), self.input_size)[..., : self.valid[0], : self.valid[1]]
+        return upsample_logits(whole.flip(self.mirrored) if self.mirrored else whole, size)[0]
+
+
+@torch.no_grad()
+def merged_semantic_map(views: Sequence[SemanticView], original_size: Sequence[int]) -> Tensor:
+    """As ``semantic_map``, of the mean of the probabilities that several views give at the original size.
+
+    The mean is that of probabilities, as mmsegmentation takes it (``aug_test`` of its EncoderDecoder): logits of views of
+    different scale differ in their range.
+    """
+    if len(views) == 1:  # of one view the logits say as much
+        return _most_probable(views, original_size, partial(views[0].at, original_size))
+    totals = []
+    for view in views:
+        total = torch.full(tuple(original_size), -torch.inf, device=view.logits.device)
+        for part in _parts([view], original_size):
+            total = torch.logaddexp(total, view.at(original_size, part).logsumexp(dim=0))
+        totals.append(total)
+
+    def probability(part: slice) -> Tensor:
+        of_views = [(view.at(original_size, part) - total).exp() for view, total in zip(views, totals, strict=True)]
+        return torch.stack(of_views).sum(dim=0)
+
+    return _most_probable(views, original_size, probability)
+
+
+def _parts(views: Sequence[SemanticView], original_size: Sequence[int]) -> Iterator[slice]:
+    """Classes, as many at a time as memory should hold at full size."""
+    pixels = max(height * width for height, width in [original_size, *(view.input_size for view in views)])
+    step = max(1, _BUDGET // (pixels * len(views)))
+    return (slice(start, start + step) for start in range(0, len(views[0].logits), step))
+
+
+def _most_probable(views: Sequence[SemanticView], size: Sequence[int], score: Callable[[slice], Tensor]) -> Tensor:
+    """The class with the highest ``score`` of each pixel, the first of equal ones."""
+    classes, device = len(views[0].logits), views[0].logits.device
+    best = torch.full(tuple(size), -torch.inf, device=device)
+    winner = torch.zeros(tuple(size), dtype=torch.int64, device=device)
+    for part in _parts(views, size):
+        values, found = score(part).max(dim=0)
         better = values > best
         best = torch.where(better, values, best)
-        winner = torch.where(better, classes + start, winner)
-    return winner.to(torch.uint8) if len(logits) <= 256 else winner
+        winner = torch.where(better, found + part.start, winner)
+    return winner.to(torch.uint8) if classes <= 256 else winner

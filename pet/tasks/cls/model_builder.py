@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pet.config import CfgNode
 from pet.models.backbones import Backbone
+from pet.models.fuse import fuse_conv_bn as fuse_conv_bn
 from pet.models.heads.cls import build_cls_head
 from pet.models.losses import build_cls_loss
 from pet.models.losses.classification import top1

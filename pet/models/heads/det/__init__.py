@@ -15,7 +15,8 @@ def build_det_head(name: str, channels: Sequence[int], num_classes: int, options
 
     It is called with ``(levels, images, targets=None)`` and returns ``(instances, losses)``: a list with one dict an
     image, and a dict of scalars. ``makes_proposals`` says whether the instances are proposals (``boxes``, ``scores``;
-    in training and evaluation) or detections (``boxes``, ``scores``, ``labels``; in evaluation only).
+    in training and evaluation) or detections (``boxes``, ``scores``, ``labels``; in evaluation only). ``nms_thresh`` and
+    ``detections_per_img`` are what test-time augmentation merges the boxes of several views with.
 
     Args:
         channels: of each level.

@@ -74,6 +74,11 @@ class RPN(RegionProposalNetwork):
             score_thresh,
         )
 
+    @property
+    def detections_per_img(self) -> int:
+        """Proposals of an image, at most, in the present mode."""
+        return int(self.post_nms_top_n())
+
     def forward(
         self, levels: list[Tensor], images: ImageList, targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:

@@ -14,6 +14,7 @@ def build_box_head(name: str, channels: Sequence[int], num_classes: int, options
     """The box head called ``name``: called with ``(levels, images, proposals, targets=None)``.
 
     It returns in training the proposals it sampled and the losses, in evaluation the detections and no losses.
+    ``nms_thresh`` and ``detections_per_img`` are what test-time augmentation merges the boxes of several views with.
 
     Args:
         channels: of each level.
@@ -32,6 +33,9 @@ def build_mask_head(
     box_head: nn.Module | None = None,
 ) -> nn.Module:
     """The mask head called ``name``: called with ``(levels, images, instances, targets=None)``.
+
+    For test-time augmentation it has the two steps of a prediction: ``maps(levels, images, instances)``, a tensor (D, C, M, M)
+    for each image that lies in the boxes, and ``attach(instances, maps)``.
 
     Args:
         channels, num_classes, options: as for ``build_box_head``.

@@ -64,6 +64,18 @@ class CascadeHead(nn.Module):
         last: Any = self.stages[-1]
         return last.maps_of_regions
 
+    @property
+    def nms_thresh(self) -> float:
+        """Of the detections: see ``BoxStage``."""
+        last: Any = self.stages[-1]
+        return float(last.nms_thresh)
+
+    @property
+    def detections_per_img(self) -> int:
+        """At most: see ``BoxStage``."""
+        last: Any = self.stages[-1]
+        return int(last.detections_per_img)
+
     def forward(
         self, levels: list[Tensor], images: ImageList, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:

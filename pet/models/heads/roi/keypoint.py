@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
@@ -67,9 +68,18 @@ class KeypointHead(nn.Module):
             keypoints = [target["keypoints"] for target in required(targets)]
             logits = self.logits(levels, images, boxes)
             return instances, {"loss_keypoint": keypointrcnn_loss(logits, boxes, keypoints, [s["matched"] for s in samples])}
+        return self.attach(instances, self.maps(levels, images, instances)), {}
+
+    def maps(self, levels: list[Tensor], images: ImageList, instances: list[dict[str, Tensor]]) -> list[Tensor]:
+        """Heat maps (D, P, M, M) of the instances of each image, logits over the cells of a box."""
         boxes = [instance["boxes"] for instance in instances]
-        found = zip(instances, *keypointrcnn_inference(self.logits(levels, images, boxes), boxes), strict=True)
-        return [{**instance, "keypoints": points, "keypoint_scores": scores} for instance, points, scores in found], {}
+        return list(self.logits(levels, images, boxes).split([box.shape[0] for box in boxes]))  # len() is a constant in a trace
+
+    def attach(self, instances: list[dict[str, Tensor]], maps: list[Tensor]) -> list[dict[str, Tensor]]:
+        """The instances with ``keypoints`` and ``keypoint_scores``, where the maps are highest."""
+        boxes = [instance["boxes"] for instance in instances]
+        found = zip(instances, *keypointrcnn_inference(torch.cat(maps), boxes), strict=True)
+        return [{**instance, "keypoints": points, "keypoint_scores": scores} for instance, points, scores in found]
 
     def logits(self, levels: list[Tensor], images: ImageList, boxes: list[Tensor]) -> Tensor:
         """Heat maps (sum of P, num_keypoints, M, M) float32."""

@@ -73,9 +73,16 @@ class MaskHead(nn.Module):
         """
         if self.training:
             return instances, {"loss_mask": self._loss(levels, images, positives(instances), required(targets))}
+        return self.attach(instances, self.maps(levels, images, instances)), {}
+
+    def maps(self, levels: list[Tensor], images: ImageList, instances: list[dict[str, Tensor]]) -> list[Tensor]:
+        """Masks (D, 1, M, M) of the instances of each image: the probability of each cell of a box to belong to the object."""
         logits = self.logits(levels, images, [instance["boxes"] for instance in instances])
-        masks = maskrcnn_inference(logits, [instance["labels"] + 1 for instance in instances])
-        return [{**instance, "masks": mask} for instance, mask in zip(instances, masks, strict=True)], {}
+        return list(maskrcnn_inference(logits, [instance["labels"] + 1 for instance in instances]))
+
+    def attach(self, instances: list[dict[str, Tensor]], maps: list[Tensor]) -> list[dict[str, Tensor]]:
+        """The instances with their ``masks``."""
+        return [{**instance, "masks": masks} for instance, masks in zip(instances, maps, strict=True)]
 
     def logits(self, levels: list[Tensor], images: ImageList, boxes: list[Tensor]) -> Tensor:
         """(sum of P, num_classes + 1, M, M) float32, the first class is background and unused."""

@@ -126,7 +126,7 @@ class BoxStage(RoIHeads):
     @torch.no_grad()
     def refine(self, codes: Tensor, boxes: list[Tensor], images: ImageList) -> list[Tensor]:
         """Boxes after class-agnostic regression, inside the image, as many as before."""
-        moved = self.box_coder.decode(codes, boxes).reshape(-1, 4).split([len(box) for box in boxes])
+        moved = self.box_coder.decode(codes, boxes).reshape(-1, 4).split([box.shape[0] for box in boxes])
         return [clip_boxes_to_image(box, size) for box, size in zip(moved, images.image_sizes, strict=True)]
 
     def dry_run(self, levels: list[Tensor]) -> None:
