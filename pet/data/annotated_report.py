@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from pet.data.datasets.annotated import INSTANCE_KINDS, AnnotatedDataset, SizeMismatchError, check_size
-from pet.data.datasets.annotation_faults import FAULTS, AnnotationFaults
-from pet.data.structures import BadImageError
+from pet.data.datasets.annotated import INSTANCE_KINDS, AnnotatedDataset
+from pet.data.datasets.annotation_faults import AnnotationFaults
+from pet.data.reading import read_all
 
 _SHOWN = 10
 
@@ -31,10 +30,14 @@ def annotated_report(dataset: AnnotatedDataset, check: Literal["off", "fast", "f
     if dataset.kinds & INSTANCE_KINDS:
         lines += _instance_lines(dataset)
     faults = AnnotationFaults()
-    faults.counts.update(dataset.faults)
-    faults.examples.update(dataset.fault_examples)
-    pictures = _read_all(dataset, faults) if check == "full" else []
-    return lines + _fault_lines(faults) + pictures
+    faults.update(dataset.faults, dataset.fault_places)
+    if check == "fast":
+        return lines + fault_lines(faults)
+    reading = read_all(dataset)
+    faults.update(reading.faults.counts, reading.faults.places)
+    faults.counts.pop("unreadable_image", None)  # listed by themselves
+    readable = f"  {len(reading.sizes)} of {reading.count} images can be read and fit their annotations"
+    return lines + fault_lines(faults) + reading.size_lines() + (reading.unreadable_lines() or [readable])
 
 
 def _class_lines(dataset: AnnotatedDataset) -> list[str]:
@@ -70,49 +73,11 @@ def _instance_lines(dataset: AnnotatedDataset) -> list[str]:
     return lines
 
 
-def _fault_lines(faults: AnnotationFaults) -> list[str]:
+def fault_lines(faults: AnnotationFaults) -> list[str]:
+    """Text about annotation faults, with an example of each."""
     if not faults.counts:
         return ["  no annotation faults"]
-    lines = [f"  warning: {sum(faults.counts.values())} annotation faults; none of them reaches training:"]
-    for name, count in sorted(faults.counts.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"    {name}: {count} ({FAULTS[name]}), e.g. {faults.examples.get(name, '')}")
-    return lines
-
-
-def _read_all(dataset: AnnotatedDataset, faults: AnnotationFaults) -> list[str]:
-    sizes, bad = [], []
-    for index in range(len(dataset)):
-        try:
-            sizes.append(_check(dataset, index))
-            for place in dataset.missing_segments(index):
-                faults.add("missing_segment", place)
-        except SizeMismatchError as error:
-            faults.add("image_size_mismatch", str(error))
-        except BadImageError as error:
-            missing = dataset.source is not None and not os.path.exists(dataset.describe(index))
-            if not missing:
-                bad.append(str(error))
-            elif not dataset.faults["missing_image_file"]:  # otherwise counted when the set was loaded
-                faults.add("missing_image_file", dataset.describe(index))
-    lines = []
-    if sizes:
-        low, high = np.min(sizes, 0), np.max(sizes, 0)
-        lines.append(f"  sizes (height x width): {low[0]}x{low[1]} to {high[0]}x{high[1]}")
-    if not bad:
-        return [*lines, f"  {len(sizes)} of {len(dataset)} images can be read and fit their annotations"]
-    more = [f"    ... {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
-    return [*lines, f"  warning: {len(bad)} images cannot be read:", *(f"    {line}" for line in bad[:_SHOWN]), *more]
-
-
-def _check(dataset: AnnotatedDataset, index: int) -> tuple[int, int]:
-    """Size of picture ``index``, after it was compared with all its annotations."""
-    image = dataset.picture(index)
-    size = (image.shape[0], image.shape[1])
-    truth = dataset.annotations(index)
-    check_size(dataset.describe(index), size, (truth.height, truth.width))
-    if "semseg" in dataset.kinds:
-        check_size(dataset.describe(index), size, dataset.semseg(index).shape)
-    return size
+    return [f"  warning: {sum(faults.counts.values())} annotation faults; none of them reaches training:", *faults.lines()]
 
 
 def _shorten(names: Sequence[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,12 @@ from pet.config import CfgNode, keywords
 from pet.data.catalog import build_dataset as build_from_catalog
 from pet.data.collate import Collate
 from pet.data.collate import collate as stack
-from pet.data.datasets import VisionDataset
+from pet.data.datasets import Subset, VisionDataset
 from pet.data.loader import EvalLoader, TrainLoader
-from pet.data.sampler import aspect_groups, repeat_factors
+from pet.data.sampler import TrainSampler, aspect_groups, repeat_factors
 from pet.data.structures import Batch
 from pet.data.transforms.build import build_transforms
+from pet.data.views import MakeViews
 from pet.utils.comm import get_rank, get_world_size
 
 
@@ -28,10 +31,14 @@ def dataset_from_cfg(cfg: CfgNode, is_train: bool = True, names: Sequence[str] |
         cfg: the configuration.
         is_train: take the names from TRAIN.DATASETS, otherwise from TEST.DATASETS.
         names: these data sets instead, e.g. one of TEST.DATASETS to evaluate it by itself.
+
+    With DATA.OVERFIT_BATCHES the test data are the pictures that are trained on, whatever the names are.
     """
+    if cfg.DATA.OVERFIT_BATCHES and not is_train:
+        return _pictures_of_first_batches(cfg)
     if names is None:
         names = cfg.TRAIN.DATASETS if is_train else cfg.TEST.DATASETS
-    return build_from_catalog(
+    dataset = build_from_catalog(
         names,
         is_train,
         catalog=cfg.DATA.CATALOG,
@@ -39,6 +46,16 @@ def dataset_from_cfg(cfg: CfgNode, is_train: bool = True, names: Sequence[str] |
         dataset_type=cfg.DATA.DATASET_TYPE,
         download=cfg.DATA.DOWNLOAD,
     )
+    limit = 0 if is_train else cfg.TEST.LIMIT
+    return Subset(dataset, range(limit)) if 0 < limit < len(dataset) else dataset
+
+
+def _pictures_of_first_batches(cfg: CfgNode) -> VisionDataset:
+    """The training pictures that DATA.OVERFIT_BATCHES leaves, of all processes, in stored order."""
+    dataset = dataset_from_cfg(cfg, is_train=True)
+    batches = TrainSampler(len(dataset), cfg.TRAIN.BATCH_SIZE, **_order(cfg, dataset))
+    chosen = {index for batch in islice(batches, cfg.DATA.OVERFIT_BATCHES) for _, index in batch}
+    return Subset(dataset, sorted(chosen))
 
 
 def pixel_statistics_rgb255(cfg: CfgNode) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -73,17 +90,58 @@ def train_options(cfg: CfgNode, **more: Any) -> dict[str, dict[str, Any]]:
     return options
 
 
-def build_test_transforms(cfg: CfgNode) -> list[Any]:
-    """TEST.TRANSFORMS with the options of the sections of TEST."""
-    test, scale = cfg.TEST, cfg.TEST.RESIZE.SCALE
+def build_test_transforms(cfg: CfgNode, scale: Any = None, max_size: int | None = None) -> list[Any]:
+    """TEST.TRANSFORMS with the options of the sections of TEST.
+
+    Args:
+        cfg: the configuration.
+        scale, max_size: instead of TEST.RESIZE.SCALE and TEST.RESIZE.MAX_SIZE.
+    """
+    test = cfg.TEST
+    scale = test.RESIZE.SCALE if scale is None else scale
     sampling = "choice" if isinstance(scale, int) else "force_size"
     resize = {
         "scales": scale,
         "scales_sampling": sampling,
-        "max_size": test.RESIZE.MAX_SIZE,
+        "max_size": test.RESIZE.MAX_SIZE if max_size is None else max_size,
         "interpolation": test.RESIZE.INTERPOLATION,
     }
     return build_transforms(test.TRANSFORMS, {"resize": resize, "center_crop": keywords(test.CENTER_CROP)})
+
+
+def view_sizes(cfg: CfgNode) -> list[tuple[Any, int]]:
+    """TEST.RESIZE.SCALE and .MAX_SIZE of each scale of TEST.TTA; the limit grows and shrinks with the scale."""
+    resize, tta = cfg.TEST.RESIZE, cfg.TEST.TTA
+    if not tta.SCALES:
+        factors = tta.SCALE_FACTORS
+        return [(_scaled(resize.SCALE, factor), _scaled(resize.MAX_SIZE, factor)) for factor in factors]
+    comparable = isinstance(resize.SCALE, int)
+    factors = [scale / resize.SCALE if comparable and isinstance(scale, int) else 1.0 for scale in tta.SCALES]
+    return [(scale, _scaled(resize.MAX_SIZE, factor)) for scale, factor in zip(tta.SCALES, factors, strict=True)]
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    """A length, or a pair of them, times ``factor`` in whole pixels; 0, no limit, stays 0."""
+    if isinstance(value, tuple):
+        return tuple(_scaled(side, factor) for side in value)
+    return max(round(value * factor), 1) if value else 0
+
+
+def eval_reading(
+    cfg: CfgNode, collate: Collate = stack, flip_pairs: Sequence[tuple[int, int]] = ()
+) -> tuple[list[Any], Callable[..., Any]]:
+    """How test pictures become batches: transforms, and what joins their results. With TEST.TTA batches are ``ViewBatch``.
+
+    Args:
+        cfg: the configuration.
+        collate: joins samples of one view.
+        flip_pairs: keypoints that change places in a mirror.
+    """
+    tta = cfg.TEST.TTA
+    if not tta.ENABLED:
+        return build_test_transforms(cfg), collate
+    views = MakeViews([build_test_transforms(cfg, *size) for size in view_sizes(cfg)], tta.FLIP, flip_pairs)
+    return [views], partial(views.collate, collate)
 
 
 def train_loader(
@@ -94,8 +152,6 @@ def train_loader(
         dataset,
         transforms,
         cfg.TRAIN.BATCH_SIZE,
-        seed=cfg.MISC.SEED,
-        shuffle=cfg.DATA.SAMPLER.TYPE != "sequential",
         accumulate=cfg.SOLVER.ACCUMULATE,
         world_size=get_world_size(),
         rank=get_rank(),
@@ -105,17 +161,19 @@ def train_loader(
         bad_image=cfg.DATA.BAD_IMAGE,
         pin_memory=_pin_memory(cfg),
         collate=collate,
-        groups=_groups(cfg, dataset),
-        group_size=cfg.DATA.SAMPLER.GROUP_SIZE,
-        repeats=_repeats(cfg, dataset),
+        only_first=cfg.DATA.OVERFIT_BATCHES,
+        **_order(cfg, dataset),
     )
 
 
-def eval_loader(cfg: CfgNode, dataset: VisionDataset, collate: Collate = stack) -> EvalLoader:
-    """A loader that shows every test sample once, to one process."""
+def eval_loader(
+    cfg: CfgNode, dataset: VisionDataset, collate: Collate = stack, flip_pairs: Sequence[tuple[int, int]] = ()
+) -> EvalLoader:
+    """A loader that shows every test sample once, to one process; see ``eval_reading``."""
+    transforms, collate = eval_reading(cfg, collate, flip_pairs)
     return EvalLoader(
         dataset,
-        build_test_transforms(cfg),
+        transforms,
         cfg.TEST.IMS_PER_GPU,
         seed=cfg.MISC.SEED,
         world_size=get_world_size(),
@@ -127,11 +185,34 @@ def eval_loader(cfg: CfgNode, dataset: VisionDataset, collate: Collate = stack) 
     )
 
 
-def first_samples(cfg: CfgNode, dataset: VisionDataset, transforms: Sequence[Any], count: int, collate: Collate = stack) -> Batch:
-    """The first ``count`` samples of a run after all transforms, read in this process."""
-    shuffle = cfg.DATA.SAMPLER.TYPE != "sequential"
-    options: dict[str, Any] = {"seed": cfg.MISC.SEED, "shuffle": shuffle, "num_workers": 0, "bad_image": cfg.DATA.BAD_IMAGE}
-    return next(iter(TrainLoader(dataset, transforms, count, collate=collate, **options)))[0]
+def first_batches(
+    cfg: CfgNode, dataset: VisionDataset, transforms: Sequence[Any], batches: int, most: int, collate: Collate = stack
+) -> Iterator[Batch]:
+    """The beginning of the first batches of a run after all transforms, read in this process.
+
+    Args:
+        cfg: the configuration.
+        dataset: training data.
+        transforms: of the run.
+        batches: how many.
+        most: samples of a batch at most; of larger ones the samples of the first one are shown in several parts.
+        collate: joins samples.
+    """
+    options: dict[str, Any] = {"num_workers": 0, "bad_image": cfg.DATA.BAD_IMAGE, "only_first": cfg.DATA.OVERFIT_BATCHES}
+    count = min(most, cfg.TRAIN.BATCH_SIZE)
+    loader = TrainLoader(dataset, transforms, count, collate=collate, **options, **_order(cfg, dataset))
+    return (window[0] for window in islice(iter(loader), batches))
+
+
+def _order(cfg: CfgNode, dataset: VisionDataset) -> dict[str, Any]:
+    """What decides on the order of the training samples, as arguments of ``TrainSampler`` and ``TrainLoader``."""
+    return {
+        "seed": cfg.MISC.SEED,
+        "shuffle": cfg.DATA.SAMPLER.TYPE != "sequential",
+        "groups": _groups(cfg, dataset),
+        "group_size": cfg.DATA.SAMPLER.GROUP_SIZE,
+        "repeats": _repeats(cfg, dataset),
+    }
 
 
 def _groups(cfg: CfgNode, dataset: VisionDataset) -> npt.NDArray[np.int64] | None:

@@ -8,66 +8,36 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pet.data.datasets import DATASETS, ConcatDataset, FirstPictures, VisionDataset
+from pet.data.datasets import DATASETS, ConcatDataset, Subset, VisionDataset
 from pet.data.download import RemoteFile, fetch
-from pet.data.known_sets import KnownSet, annotated_sets
+from pet.data.known_sets import KnownSet, annotated_sets, data_root
+from pet.data.remote_sets import REMOTE_SETS
 from pet.utils.suggest import did_you_mean
 
 
-def _idx_files(folder: str, mirrors: Sequence[str], is_train: bool, md5: tuple[str, str]) -> tuple[RemoteFile, ...]:
-    prefix = "train" if is_train else "t10k"
-    names = (f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz")
-    return tuple(RemoteFile(tuple(m + n for m in mirrors), f"{folder}/{n}", digest) for n, digest in zip(names, md5, strict=True))
-
-
 def _idx_set(
-    folder: str, other: tuple[str, ...], is_train: bool, mirrors: Sequence[str], md5: tuple[str, str], classes: Sequence[str]
+    folder: str, other: tuple[str, ...], is_train: bool, remote: Sequence[RemoteFile], classes: Sequence[str] = ()
 ) -> KnownSet:
     prefix = "train" if is_train else "t10k"
     kinds = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
     files = tuple(f"{k}.gz|{k}|{k.replace('-idx', '.idx')}|{k.replace('-idx', '.idx')}.gz" for k in kinds)
     options = {"classes": tuple(classes)} if classes else {}
-    return KnownSet(
-        "mnist_dataset", is_train, (folder, *other), files, options=options, remote=_idx_files(folder, mirrors, is_train, md5)
-    )
+    own = tuple(file for file in remote if f"/{prefix}-" in file.path)
+    return KnownSet("mnist_dataset", is_train, (folder, *other), files, options=options, remote=own)
 
 
-# Checksums as torchvision 0.29 publishes them (torchvision/datasets/mnist.py, cifar.py).
-_MNIST_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
-_MNIST_MD5 = {
-    True: ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432"),
-    False: ("9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
-}
-_FASHION_MIRRORS = (
-    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-)
-_FASHION_MD5 = {
-    True: ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe"),
-    False: ("bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
-}
 _FASHION_CLASSES = ("t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 
 
 def _cifar_set(classes: int, is_train: bool) -> KnownSet:
     if classes == 10:
-        names, versions, md5 = (
-            ("data_batch_1" if is_train else "test_batch"),
-            ("cifar-10-batches-py", "cifar-10-batches-bin"),
-            "c58f30108f718f92721af3b95e74349a",
-        )
+        names, versions = ("data_batch_1" if is_train else "test_batch"), ("cifar-10-batches-py", "cifar-10-batches-bin")
     else:
-        names, versions, md5 = (
-            ("train" if is_train else "test"),
-            ("cifar-100-python", "cifar-100-binary"),
-            "eb9058c3a382ffc7106e4002c42a8d85",
-        )
+        names, versions = ("train" if is_train else "test"), ("cifar-100-python", "cifar-100-binary")
     parents = (f"cifar{classes}/", "", "cifar/", f"CIFAR{classes}/", f"cifar-{classes}/")
     folders = tuple(p + v for v in versions for p in parents) + (f"cifar{classes}",)
-    archive = f"cifar-{classes}-python.tar.gz"
-    remote = RemoteFile((_CIFAR_URL + archive,), f"cifar{classes}/{archive}", md5, unpacks_to=versions[0])
-    return KnownSet("cifar_dataset", is_train, folders, (f"{names}|{names}.bin",), remote=(remote,))
+    remote = REMOTE_SETS[f"cifar{classes}"].files
+    return KnownSet("cifar_dataset", is_train, folders, (f"{names}|{names}.bin",), remote=remote)
 
 
 def _imagenet_set(is_train: bool) -> KnownSet:
@@ -86,23 +56,17 @@ BUILT_IN: dict[str, KnownSet] = {
 }
 for _split, _train in (("train", True), ("test", False)):
     BUILT_IN[f"mnist_{_split}"] = _idx_set(
-        "mnist", ("MNIST", "MNIST/raw", "mnist/raw"), _train, _MNIST_MIRRORS, _MNIST_MD5[_train], ()
+        "mnist", ("MNIST", "MNIST/raw", "mnist/raw"), _train, REMOTE_SETS["mnist"].files
     )
     BUILT_IN[f"fashion_mnist_{_split}"] = _idx_set(
         "fashion_mnist",
         ("FashionMNIST", "FashionMNIST/raw", "fashion-mnist"),
         _train,
-        _FASHION_MIRRORS,
-        _FASHION_MD5[_train],
+        REMOTE_SETS["fashion-mnist"].files,
         _FASHION_CLASSES,
     )
     BUILT_IN[f"cifar10_{_split}"] = _cifar_set(10, _train)
     BUILT_IN[f"cifar100_{_split}"] = _cifar_set(100, _train)
-
-
-def data_root(root: str | Path = "") -> Path:
-    """The folder that relative data paths start from: ``root``, else the environment variable PET_DATA, else ``data``."""
-    return Path(root or os.environ.get("PET_DATA", "") or "data").expanduser()
 
 
 def build_dataset(
@@ -153,7 +117,7 @@ def _build_known(name: str, known: KnownSet, base: Path, download: bool) -> Visi
     build = DATASETS.get(known.type)
     if not known.folders:
         return build(name, None, None, known.is_train, **known.options)
-    folder = next((base / f for f in known.folders if _complete(base / f, known.files)), None)
+    folder = find_folder(known, base)
     if folder is None and download and known.remote:
         for file in known.remote:
             folder = fetch(file, base)
@@ -172,6 +136,11 @@ def _build_known(name: str, known: KnownSet, base: Path, download: bool) -> Visi
     )
 
 
+def find_folder(known: KnownSet, base: Path) -> Path | None:
+    """The first of the folders of a set below the data root that holds all its files; ``None`` if none does."""
+    return next((base / f for f in known.folders if _complete(base / f, known.files)), None)
+
+
 def _complete(folder: Path, files: Sequence[str]) -> bool:
     return folder.is_dir() and all(any((folder / f).exists() for f in choice.split("|")) for choice in files)
 
@@ -185,11 +154,15 @@ def missing_data_message(name: str, known: KnownSet, base: Path) -> str:
         expected.append(f"  or a list of 'path label' at {folder.parent / known.annotations}")
     also = ", ".join(f for f in known.folders if base / f != folder)
     addresses = [f"  {url}" for file in known.remote for url in file.urls]
+    fetchable = [remote for remote, one in REMOTE_SETS.items() if name in one.names]
     lines = [f"the data set '{name}' is not there. Expected:", *expected, f"(also looked in {also})"]
     if folder.is_dir() and known.files:
         lines += [f"Found in {folder.absolute()}:", *list_folder(folder)]
     lines += [f"Found in {base.absolute()}:", *list_folder(base, depth=1)]
     lines.append("Set DATA.ROOT, or the environment variable PET_DATA, to the folder that holds the data.")
+    if fetchable:
+        needed = [*REMOTE_SETS[fetchable[0]].needs, *fetchable]
+        lines.append(f"Or fetch it: python tools/misc/download_dataset.py --dataset-name {' '.join(needed)} --unzip")
     if addresses:
         lines += ["Or let Pet fetch it with DATA.DOWNLOAD True, or fetch it by hand from:", *addresses]
     return "\n".join(lines)
@@ -256,7 +229,7 @@ def _build_entry(name: str, entry: Mapping[str, Any], is_train: bool, base: Path
     if "root" in inspect.signature(build).parameters:
         options["root"] = str(base)
     dataset = build(name, images, located, split == "train", **options)
-    return FirstPictures(dataset, limit) if limit else dataset
+    return Subset(dataset, range(min(limit, len(dataset)))) if limit else dataset
 
 
 def _existing(name: str, key: str, value: Any, base: Path) -> Path | None:

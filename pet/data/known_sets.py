@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pet.data.download import RemoteFile
@@ -102,6 +104,11 @@ def _ade20k_set(split: str, name: str) -> KnownSet:
     folder = "ADEChallengeData2016"
     folders = (folder, f"ade/{folder}", f"ade20k/{folder}", f"ADE20K/{folder}", "ade20k", "ADE20K")
     return _inside("ade20k_dataset", split == "train", folders, f"images/{name}/", f"annotations/{name}/")
+
+
+def data_root(root: str | Path = "") -> Path:
+    """The folder that relative data paths start from: ``root``, else the environment variable PET_DATA, else ``data``."""
+    return Path(root or os.environ.get("PET_DATA", "") or "data").expanduser()
 
 
 def annotated_sets() -> dict[str, KnownSet]:

@@ -89,6 +89,13 @@ class SampleReader:
             error.add_note(f"while reading {self.dataset.describe(index)} {where}")
             raise
 
+    def stages(self, position: Position) -> Iterator[Sample]:
+        """The sample at this position as it is read, then after each transform; a picture that cannot be read raises."""
+        epoch, index = position
+        sample = self.dataset.read(index)
+        yield sample
+        yield from self._chain.stages(sample, sample_generator(self.seed, epoch, index))
+
     def __getitems__(self, positions: list[Position]) -> Batch | BadImageError:
         """The batch of these positions. A bad image is returned, not raised: an exception loses its type between processes."""
         self._replaced = []
@@ -230,7 +237,7 @@ class TrainLoader:
         bad_image: "raise" a ``BadImageError`` or "replace" the picture by another one.
         pin_memory: put batches in page-locked memory (for a GPU).
         collate: samples to a batch: ``pet.data.collate.collate``, or ``collate_padded`` for pictures of different sizes.
-        groups, group_size, repeats: order of the data, see ``TrainSampler``.
+        groups, group_size, repeats, only_first: order of the data, see ``TrainSampler``.
 
     Attributes:
         iter_per_epoch: updates of one epoch, at least 1.
@@ -257,6 +264,7 @@ class TrainLoader:
         groups: npt.NDArray[Any] | None = None,
         group_size: int = 1,
         repeats: npt.NDArray[Any] | None = None,
+        only_first: int = 0,
     ) -> None:
         self.dataset, self.batch_size, self.accumulate, self.start_iter = dataset, batch_size, accumulate, start_iter
         self.num_workers = default_workers(world_size) if num_workers < 0 else num_workers
@@ -274,6 +282,7 @@ class TrainLoader:
             groups=groups,
             group_size=group_size,
             repeats=repeats,
+            only_first=only_first,
         )
         self.iter_per_epoch = self.sampler.iter_per_epoch
         self.num_replaced = 0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pet.data.annotated_report import annotated_report
 from pet.data.datasets.annotated import is_annotated
 from pet.data.datasets.base import VisionDataset
-from pet.data.structures import BadImageError
+from pet.data.reading import read_all
 
 _SHOWN = 10
 
@@ -43,7 +43,10 @@ def data_report(dataset: VisionDataset, num_classes: int, check: Literal["off", 
         lines.append(
             f"  note: the head has {num_classes} outputs, {num_classes - len(dataset.class_names)} more than there are classes"
         )
-    return lines + (_read_all(dataset) if check == "full" else [])
+    if check == "fast":
+        return lines
+    reading = read_all(dataset)
+    return lines + reading.size_lines() + (reading.unreadable_lines() or ["  every image can be read"])
 
 
 def _label_lines(dataset: VisionDataset, labels: npt.NDArray[np.generic], num_classes: int) -> list[str]:
@@ -79,23 +82,6 @@ def _count_lines(dataset: VisionDataset, counts: npt.NDArray[np.signedinteger]) 
     if empty:
         lines.append(f"  warning: {len(empty)} classes have no image: {_shorten(empty)}")
     return lines
-
-
-def _read_all(dataset: VisionDataset) -> list[str]:
-    bad, sizes = [], []
-    for index in range(len(dataset)):
-        try:
-            sizes.append(dataset.read(index).image.shape[:2])
-        except BadImageError as error:
-            bad.append(str(error))
-    lines = []
-    if sizes:
-        low, high = np.min(sizes, 0), np.max(sizes, 0)
-        lines.append(f"  sizes (height x width): {low[0]}x{low[1]} to {high[0]}x{high[1]}")
-    if not bad:
-        return [*lines, "  every image can be read"]
-    more = [f"    ... {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
-    return [*lines, f"  warning: {len(bad)} images cannot be read:", *(f"    {line}" for line in bad[:_SHOWN]), *more]
 
 
 def _shorten(names: list[str]) -> str:

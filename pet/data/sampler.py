@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,7 @@ class TrainSampler:
         groups: (N,) group of each sample, e.g. ``aspect_groups``; ``None``: no grouping.
         group_size: samples of a unit; the same for any number of processes if the batches shall be, too.
         repeats: (N,) how often each sample is shown in an epoch, e.g. ``repeat_factors``; ``None``: once.
+        only_first: n > 0: update k has what is otherwise that of update (k - 1) mod n + 1, its augmentation included.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class TrainSampler:
         groups: npt.NDArray[Any] | None = None,
         group_size: int = 1,
         repeats: npt.NDArray[Any] | None = None,
+        only_first: int = 0,
     ) -> None:
         if num_samples < 1:
             raise ValueError("the training data set is empty; there is nothing to draw batches from")
@@ -137,6 +140,7 @@ class TrainSampler:
         self.num_samples, self.batch_size, self.seed, self.shuffle = num_samples, batch_size, seed, shuffle
         self.world_size, self.rank, self.accumulate, self.start_iter = world_size, rank, accumulate, start_iter
         self._groups, self._group_size, self._repeats = groups, max(group_size, 1), repeats
+        self._only_first = only_first
         shown = num_samples if repeats is None else math.floor(float(repeats.sum()) + 1e-6)
         self.iter_per_epoch = max(shown // batch_size, 1)
 
@@ -177,9 +181,16 @@ class TrainSampler:
         return order[walk]
 
     def __iter__(self) -> Iterator[list[Position]]:
+        if not self._only_first:
+            yield from self._batches(self.start_iter)
+        again = list(islice(self._batches(1), self._only_first * self.accumulate))
+        for place in count((self.start_iter - 1) * self.accumulate):
+            yield again[place % len(again)]
+
+    def _batches(self, start_iter: int) -> Iterator[list[Position]]:
         share = self.batch_size // self.world_size
         size = share // self.accumulate
-        epoch, step = divmod(self.start_iter - 1, self.iter_per_epoch)
+        epoch, step = divmod(start_iter - 1, self.iter_per_epoch)
         while True:
             order = self.epoch_order(epoch)
             epochs = np.full(len(order), epoch)

@@ -216,3 +216,12 @@ def test_grouping_a_large_set_costs_little():
     started = time.perf_counter()
     TrainSampler(120_000, 16, groups=np.arange(120_000) % 2, group_size=2, repeats=np.full(120_000, 1.3)).epoch_order(0)
     assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (2, 3)])
+@pytest.mark.parametrize("start", [1, 5])
+def test_the_first_updates_are_repeated_on_any_number_of_processes_from_any_start(world_size, accumulate, start):
+    first = updates(3, **BASE)
+    options = {**BASE, "world_size": world_size, "accumulate": accumulate, "start_iter": start, "only_first": 3}
+    ranks = [updates(8, **options, rank=r) for r in range(world_size)]
+    assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == [first[(start - 1 + k) % 3] for k in range(8)]

@@ -6,7 +6,7 @@ from pet.data.datasets.cifar import CifarDataset
 from pet.data.datasets.cityscapes import CityscapesInstances
 from pet.data.datasets.coco import CocoDataset
 from pet.data.datasets.coco_panoptic import CocoPanopticDataset
-from pet.data.datasets.concat import ConcatDataset, FirstPictures
+from pet.data.datasets.concat import ConcatDataset, Subset
 from pet.data.datasets.image_folder import ImageFolderDataset
 from pet.data.datasets.lvis import LvisDataset
 from pet.data.datasets.mnist import MnistDataset
@@ -24,13 +24,13 @@ __all__ = [
     "CocoDataset",
     "CocoPanopticDataset",
     "ConcatDataset",
-    "FirstPictures",
     "ImageFolderDataset",
     "LvisDataset",
     "MnistDataset",
     "MultiLabelDataset",
     "SemanticDataset",
     "ShapesDataset",
+    "Subset",
     "VisionDataset",
     "VocDataset",
     "is_annotated",

@@ -125,7 +125,7 @@ class AnnotatedDataset(VisionDataset):
         frequency: LVIS: "r", "c" or "f" of each class, else ``None``.
         keep_difficult: difficult instances are used for training.
         faults: annotation faults met while loading, by name.
-        fault_examples: where the first one of each name is.
+        fault_places: where the first ones of each name are.
         id_bound: no instance id is larger.
     """
 
@@ -147,7 +147,7 @@ class AnnotatedDataset(VisionDataset):
         self.frequency: list[str] | None = None
         self.keep_difficult = False
         self.faults: Counter[str] = Counter()
-        self.fault_examples: dict[str, str] = {}
+        self.fault_places: dict[str, list[str]] = {}
         self.id_bound = 0
 
     def want(self, kinds: Collection[str]) -> None:
@@ -249,7 +249,12 @@ class AnnotatedDataset(VisionDataset):
 
     def take_faults(self, faults: AnnotationFaults) -> None:
         """Show the faults met while loading."""
-        self.faults, self.fault_examples = faults.counts, faults.examples
+        self.faults, self.fault_places = faults.counts, faults.places
+
+    @property
+    def fault_examples(self) -> dict[str, str]:
+        """Where the first fault of each name is."""
+        return {fault: places[0] for fault, places in self.fault_places.items()}
 
     def set_panoptic_classes(self, stuff: Sequence[str], stuff_ids: Sequence[int], semantic: str) -> None:
         """Set the stuff classes and those of the semantic map; ``category_ids`` must be set already.

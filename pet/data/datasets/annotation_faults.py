@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,13 @@ FAULTS = {
     "wrong_keypoint_count": "keypoints that are not x, y, visibility of every point; the instance is left out",
     "malformed_xml": "an XML file that cannot be parsed; the picture is left out",
     "missing_field": "an entry that lacks a needed field, or has a wrong type in it; left out",
+    "unreadable_image": "a picture, or a label picture, that cannot be read; the run stops there, see DATA.BAD_IMAGE",
     "missing_segment": "a segment of the JSON without a pixel in its PNG; left out",
 }
+
+# Faults after which everything is still used.
+HARMLESS = frozenset({"box_partly_outside"})
+MAX_PLACES = 100
 
 Flags = npt.NDArray[np.bool_]
 
@@ -46,23 +51,52 @@ class AnnotationFaults:
 
     Attributes:
         counts: how often, by name of ``FAULTS``.
-        examples: where the first one of each name is.
+        places: where the first ones of each name are, at most ``MAX_PLACES``.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
+        self.places: dict[str, list[str]] = {}
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """Where the first one of each name is."""
+        return {fault: places[0] for fault, places in self.places.items()}
 
     def add(self, fault: str, place: str, count: int = 1) -> None:
         """Count a fault; ``place`` says where the (first) one is."""
         assert fault in FAULTS, fault
         self.counts[fault] += count
-        self.examples.setdefault(fault, place)
+        places = self.places.setdefault(fault, [])
+        if len(places) < MAX_PLACES:
+            places.append(place)
 
     def add_rows(self, fault: str, rows: Flags, place: Callable[[int], str]) -> None:
-        """Count the true entries of ``rows``; ``place`` turns the index of the first into text."""
-        if rows.any():
-            self.add(fault, place(int(rows.argmax())), int(rows.sum()))
+        """Count the true entries of ``rows``; ``place`` turns an index into text."""
+        found = np.flatnonzero(rows)
+        for row in found[:MAX_PLACES].tolist():
+            self.add(fault, place(row))
+        if len(found) > MAX_PLACES:
+            self.counts[fault] += len(found) - MAX_PLACES
+
+    def update(self, counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> None:
+        """Count what another has counted, too."""
+        self.counts.update(counts)
+        for fault, found in places.items():
+            self.places[fault] = [*self.places.get(fault, []), *found][:MAX_PLACES]
+
+    def lines(self, places: int = 1) -> list[str]:
+        """Text about each kind of fault, the most frequent first, with so many places."""
+        text = []
+        for name, count in sorted(self.counts.items(), key=lambda item: (-item[1], item[0])):
+            found = self.places.get(name, [])
+            if places == 1:
+                text.append(f"    {name}: {count} ({FAULTS[name]}), e.g. {found[0] if found else ''}")
+                continue
+            text.append(f"    {name}: {count} ({FAULTS[name]})")
+            text += [f"      {place}" for place in found[:places]]
+            text += [f"      ... {count - places} more"] if count > places else []
+        return text
 
 
 def check_boxes(

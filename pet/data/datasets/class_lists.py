@@ -44,6 +44,12 @@ COCO_KEYPOINTS = _names(
     "nose,left_eye,right_eye,left_ear,right_ear,left_shoulder,right_shoulder,left_elbow,right_elbow,left_wrist,right_wrist,"
     "left_hip,right_hip,left_knee,right_knee,left_ankle,right_ankle"
 )
+# Pairs of COCO_KEYPOINTS, from 1 as in the annotation file, that are drawn as lines.
+_LIMBS = (
+    *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11)),
+    *((2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)),
+)
+COCO_SKELETON = tuple((begin - 1, end - 1) for begin, end in _LIMBS)
 COCO_SIGMAS = (
     *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
     *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
@@ -65,6 +71,10 @@ COCO_STUFF = _names(
     "stairs,stone,straw,structural-other,table,tent,textile-other,towel,tree,vegetable,wall-brick,wall-concrete,wall-other,"
     "wall-panel,wall-stone,wall-tile,wall-wood,water-other,waterdrops,window-blind,window-other,wood"
 )
+
+# The 80 classes with boxes: of the first 91 names those that are annotated as things.
+_NEVER_BOXED = _names("street sign,hat,shoe,eye glasses,plate,mirror,window,desk,door,blender,hair brush")
+COCO = [name for name in COCO_STUFF[:91] if name not in _NEVER_BOXED]
 
 ADE20K = _names(
     "wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,door,table,mountain,plant,"

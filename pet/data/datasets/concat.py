@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pet.data.datasets.annotated import AnnotatedDataset, Annotations, Panoptic, SemanticMap
+from pet.data.datasets.annotation_faults import AnnotationFaults
 from pet.data.datasets.base import VisionDataset, class_difference
 from pet.data.structures import Image, Sample
 
@@ -54,9 +54,10 @@ class ConcatDataset(AnnotatedDataset):
                     )
         for attribute in _SHARED:
             setattr(self, attribute, getattr(datasets[0], attribute))
-        self.faults = sum((d.faults for d in datasets), Counter())
-        for dataset in reversed(datasets):
-            self.fault_examples.update(dataset.fault_examples)
+        faults = AnnotationFaults()
+        for dataset in datasets:
+            faults.update(dataset.faults, dataset.fault_places)
+        self.take_faults(faults)
         bounds = np.cumsum([d.id_bound for d in datasets])
         self._first_id, self.id_bound = [0, *bounds[:-1].tolist()], int(bounds[-1])
         self.want(self.kinds)
@@ -138,24 +139,28 @@ class ConcatDataset(AnnotatedDataset):
         return dataset.describe(inner)
 
 
-class FirstPictures(ConcatDataset):
-    """The first pictures of a data set: for a quick look, or to see whether a model can learn a few by heart.
+class Subset(ConcatDataset):
+    """Some pictures of a data set: for a quick look, or to see whether a model can learn a few by heart.
 
     Args:
         dataset: any set.
-        count: pictures at most.
+        indices: which pictures, in the order they shall have.
     """
 
-    def __init__(self, dataset: VisionDataset, count: int) -> None:
+    def __init__(self, dataset: VisionDataset, indices: Sequence[int]) -> None:
         super().__init__([dataset])
         self.source = dataset.source
-        self._ends = np.minimum(self._ends, count)
+        self._indices = np.asarray(indices, np.int64)
+        self._ends = np.asarray([len(indices)])
+
+    def locate(self, index: int) -> tuple[VisionDataset, int]:
+        return self.datasets[0], int(self._indices[index])
 
     def sizes(self) -> npt.NDArray[np.int64]:
-        return super().sizes()[: len(self)]
+        return super().sizes()[self._indices]
 
     def labels(self) -> npt.NDArray[np.generic]:
-        return super().labels()[: len(self)]
+        return super().labels()[self._indices]
 
     def instance_counts(self) -> dict[str, npt.NDArray[np.int64]]:
         return AnnotatedDataset.instance_counts(self)
