@@ -74,9 +74,25 @@ class Analyser:
         lines = [
             f"model: {total} parameters ({trained / 1e6:.2f}M trained)" + (self._describe_work(*self.size) if self.size else "")
         ]
-        if self.details:
-            lines += [f"{'  ' * (name.count('.') + 1)}{name}: {count:,}" for name, count in rows]
-        return "\n".join(lines)
+        return "\n".join(lines + self._module_lines(rows))
+
+    def table(self, height: int, width: int) -> str:
+        """Parameters and cost of an image, one a line; raises what the model raises if it cannot take the size."""
+        rows, _ = self.get_params()
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        (conv_flops, flops), (conv_activs, activs) = (self.get_flops_activs(height, width, mode) for mode in MODES)
+        skipped = ", ".join(f"{name} x{calls}" for name, calls in self.uncounted(height, width).items())
+        lines = [
+            f"input shape    1 x 3 x {height} x {width}",
+            f"parameters     {rows[0][1] / 1e6:.3f} M ({trained / 1e6:.3f} M trained)",
+            f"FLOPs          {flops / 1e3:.3f} G multiply-adds ({conv_flops / 1e3:.3f} G in convolutions)",
+            f"activations    {activs:.3f} M ({conv_activs:.3f} M of convolutions)",
+            f"not counted    {skipped or 'nothing'}",
+        ]
+        return "\n".join(lines + self._module_lines(rows))
+
+    def _module_lines(self, rows: list[tuple[str, int]]) -> list[str]:
+        return [f"{'  ' * (name.count('.') + 1)}{name}: {count:,}" for name, count in rows] if self.details else []
 
     def _describe_work(self, height: int, width: int) -> str:
         conv_flops, flops = self.get_flops_activs(height, width, "flops")
@@ -90,8 +106,11 @@ class Analyser:
     def _count(self, height: int, width: int) -> OperatorCounter:
         if (height, width) not in self._counters:
             images = torch.empty(1, 3, height, width, dtype=torch.uint8, device="meta")
-            with torch.random.fork_rng(devices=[]):
-                self._counters[height, width] = count_operators(lambda: run_on_meta(self.model, images))
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    self._counters[height, width] = count_operators(lambda: run_on_meta(self.model, images))
+            except (RuntimeError, AssertionError) as error:
+                raise ValueError(f"the network does not take an image of {height} x {width}: {error}") from error
         return self._counters[height, width]
 
 

@@ -81,11 +81,7 @@ def verify_checkpoint(path: Path) -> None:
     """
     if not path.is_file():
         raise DamagedCheckpoint(f"{path} does not exist")
-    beside = digest_path(path.resolve())
-    if beside.is_file():
-        expected = beside.read_text(encoding="utf-8", errors="replace").split()[:1]
-        if expected != [file_digest(path)]:
-            raise DamagedCheckpoint(f"{path} does not match its checksum in {beside.name}: the file was damaged or cut")
+    if verify_digest(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -94,6 +90,17 @@ def verify_checkpoint(path: Path) -> None:
         raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint: {error}") from error
     if broken is not None:
         raise DamagedCheckpoint(f"{path} is damaged in its record {broken}")
+
+
+def verify_digest(path: Path) -> bool:
+    """Whether a checksum lies beside ``path``; ``DamagedCheckpoint`` if it is not that of the file."""
+    beside = digest_path(path.resolve())
+    if not beside.is_file():
+        return False
+    expected = beside.read_text(encoding="utf-8", errors="replace").split()[:1]
+    if expected != [file_digest(path)]:
+        raise DamagedCheckpoint(f"{path} does not match its checksum in {beside.name}: the file was damaged or cut")
+    return True
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -11,9 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from pet.engine.checkpoint_file import read_checkpoint
+from pet.engine.checkpoint_file import DamagedCheckpoint, read_checkpoint, verify_digest
 
 _WRAPPERS = ("module.", "_orig_mod.")
+SAFETENSORS = ".safetensors"
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "net")
 
 
@@ -75,13 +77,54 @@ def extract_state(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.pth`` / ``.pt`` / ``.safetensors`` file."""
     path = Path(path)
+    return extract_state(read_content(path), str(path))
+
+
+def read_content(path: str | Path) -> dict[str, Any]:
+    """Everything a checkpoint holds; a ``.safetensors`` file as ``{"model": tensors, "meta": values}``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DamagedCheckpoint: it was changed or cut, or holds more than tensors and plain values.
+    """
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"weights file {path} does not exist (TRAIN.WEIGHTS, TEST.WEIGHTS or --load-from)")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file  # a dependency of timm
+    return _read_safetensors(path) if path.suffix == SAFETENSORS else read_checkpoint(path)
 
-        return dict(load_file(path))
-    return extract_state(read_checkpoint(path), str(path))
+
+def choose_weights(content: Mapping[str, Any], source: str, ema: bool = True) -> tuple[dict[str, Tensor], bool]:
+    """The weights that a test uses, and whether they are averages.
+
+    Args:
+        content: of a checkpoint.
+        source: for messages.
+        ema: averages instead of weights where the checkpoint has them (EVAL.EMA).
+    """
+    state = extract_state(content, source)
+    averages: dict[str, Tensor] = content["ema"]["weights"] if ema and "ema" in content else {}
+    return {**state, **averages}, bool(averages)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Tensors and metadata; metadata are texts, of which Pet's are JSON."""
+    from safetensors import SafetensorError, safe_open  # a dependency of timm
+
+    verify_digest(path)
+    try:
+        with safe_open(path, framework="pt") as handle:
+            texts = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise DamagedCheckpoint(f"{path} cannot be read as a safetensors file: {error}") from error
+    return {"model": tensors, "meta": {name: _plain(text) for name, text in texts.items()}}
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # written by others
+        return text
 
 
 def match_names(model_names: Sequence[str], file_names: Sequence[str]) -> dict[str, str]:

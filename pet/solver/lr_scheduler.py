@@ -227,11 +227,11 @@ class LearningRateScheduler:
             raise ValueError(f"the saved state of the scheduler needs 'iteration', 1 or more; it is {state}")
         self._go_to(int(state["iteration"]))
 
-    def describe(self) -> str:
-        """Horizon in both units and the shape of the curve, for the log."""
+    def describe(self, in_epochs: bool = True) -> str:
+        """Horizon, in both units or in updates alone, and the shape of the curve, for the log."""
         schedule = self.schedule
-        epochs = schedule.max_iter / self.iter_per_epoch
-        text = f"{epochs:,.6g} epochs = {schedule.max_iter:,} updates; BASE_LR {self.base_lr:g}, {schedule.policy}"
+        epochs = f"{schedule.max_iter / self.iter_per_epoch:,.6g} epochs = " if in_epochs else ""
+        text = f"{epochs}{schedule.max_iter:,} updates; BASE_LR {self.base_lr:g}, {schedule.policy}"
         if schedule.policy.startswith("STEP") and schedule.steps:
             text += f" x {schedule.gamma:g} after {', '.join(f'{step:,}' for step in schedule.steps)} updates"
         if schedule.warmup_iter:
@@ -242,7 +242,22 @@ class LearningRateScheduler:
         """At most ``num`` (>= 2) points ``(update, learning rate)``, evenly spaced from the first to the last update."""
         last = self.max_iter - 1
         updates = sorted({1 + round(last * index / (num - 1)) for index in range(num)})
-        return [(update, self.base_lr * self.factor(update)) for update in updates]
+        return [(update, self.rate(update)) for update in updates]
+
+    def rate(self, update: int) -> float:
+        """Learning rate of an update (1-based) for a group at BASE_LR."""
+        return self.base_lr * self.factor(update)
+
+    def landmarks(self) -> list[tuple[str, int]]:
+        """Updates (1-based) where the curve begins, changes its course and ends, each with what happens there."""
+        schedule = self.schedule
+        found = [("the first update", 1)]
+        if schedule.warmup_iter:
+            found += [("the last of the warm-up", schedule.warmup_iter), ("after the warm-up", schedule.warmup_iter + 1)]
+        if schedule.policy.startswith("STEP"):
+            found += [(what, step + after) for step in schedule.steps for after, what in enumerate(("before a step", "after it"))]
+        inside = [(what, update) for what, update in found if 1 <= update <= self.max_iter]
+        return [*inside, ("the last update", self.max_iter)]
 
     def _go_to(self, update: int) -> None:
         self._iteration = update
@@ -258,3 +273,9 @@ class LearningRateScheduler:
             rates = f"{self.base_lr * before:.4g} -> {self.base_lr * self._factor:.4g}"
             logging_rank(f"learning rate {rates} from update {self._iteration:,}")
         self._changing = changing
+
+
+def learning_rates(cfg: CfgNode, iter_per_epoch: int) -> LearningRateScheduler:
+    """The scheduler of ``SOLVER`` without a model, to look at its curve."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    return LearningRateScheduler(torch.optim.SGD([weight], lr=cfg.OPTIMIZER.BASE_LR), cfg, iter_per_epoch)
