@@ -1,37 +1,34 @@
-"""Print what a run reached: its last evaluation, its best checkpoint and its pictures.
+"""Print what a run reached: its last evaluation, its pictures and its report.
 
 python tools/summary.py ckpts/tasks/cls/shapes/resnet_quickstart
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-def last_evaluation(folder):
-    """Iteration and metrics of the last evaluation in ``metrics.json``; ``None`` without one."""
-    lines = (folder / "metrics.json").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines if '"eval"' in line]
-    return (records[-1]["iteration"], records[-1]["eval"]) if records else None
+from pet.engine.command import run_tool, tool_parser  # noqa: E402
+from pet.utils.metrics_file import read_rows  # noqa: E402
 
 
-def main():
-    """Read the folder and print; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of a run (MISC.CKPT)")
-    folder = parser.parse_args().folder
+def main(args):
+    """Read the folder and print."""
+    folder = args.folder
     if not (folder / "metrics.json").is_file():
-        print(f"error: {folder} holds no metrics.json; is it the folder of a run?", file=sys.stderr)
-        return 2
-    found = last_evaluation(folder)
-    if found:
-        print(f"Result after update {found[0]}:")
-        print("\n".join(f"  {name:<40} {'-' if value is None else f'{value:.2f}'}" for name, value in found[1].items()))
-    pictures = sorted(path for path in (folder / "vis").rglob("*") if path.is_file())
+        raise FileNotFoundError(f"{folder} holds no metrics.json; is it the folder of a run?")
+    evaluations = [row for row in read_rows(folder / "metrics.json") if row.get("eval")]
+    if evaluations:
+        print(f"Result after update {evaluations[-1]['iteration']}:")
+        results = evaluations[-1]["eval"].items()
+        print("\n".join(f"  {name:<40} {'-' if value is None else f'{value:.2f}'}" for name, value in results))
+    pictures = [path for path in (folder / "vis").rglob("*") if path.is_file()]
     print(f"Pictures: {folder / 'vis'} ({len(pictures)} files)")
-    return 0
+    report = folder / "report.html"
+    print(f"Report: {report}" if report.is_file() else f"Report: none yet; python tools/report.py {folder} writes one")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = tool_parser(__doc__, config=False)
+    parser.add_argument("folder", type=Path, help="folder of a run (MISC.CKPT)")
+    run_tool(main, parser)

@@ -7,6 +7,7 @@ from pet.visualization.canvas import Picture
 from pet.visualization.confusion import draw_confusion
 from pet.visualization.curves import draw_curves, draw_run, read_metrics
 from pet.visualization.detections import DetectionPictures, training_mosaic
+from pet.visualization.gallery import Gallery
 from pet.visualization.instances import Instances, draw_instances, draw_keypoints
 from pet.visualization.palette import PALETTES, palette
 from pet.visualization.predictions import Prediction, PredictionPictures, prediction_grid, sample_mosaic
@@ -15,6 +16,7 @@ from pet.visualization.segments import draw_legend, draw_panoptic, draw_semantic
 __all__ = [
     "PALETTES",
     "DetectionPictures",
+    "Gallery",
     "Instances",
     "Picture",
     "Prediction",

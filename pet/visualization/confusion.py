@@ -29,7 +29,7 @@ _LONGEST_NAME = 150
 _MOST_NAMES = 60
 
 
-def draw_confusion(confusion: NDArray[np.integer[Any]], class_names: Sequence[str], title: str = "") -> Picture:
+def draw_confusion(confusion: NDArray[np.integer[Any]], class_names: Sequence[str], title: str = "", note: str = "") -> Picture:
     """Confusion matrix: rows are the ground truth, columns the predictions.
 
     The tint of a cell is its share of the row, blue on the diagonal and red elsewhere, so that few mistakes of a rare class show
@@ -39,6 +39,7 @@ def draw_confusion(confusion: NDArray[np.integer[Any]], class_names: Sequence[st
         confusion: (C, C) counts.
         class_names: C names.
         title: first line of the picture.
+        note: second line; the share on the diagonal if empty.
     """
     classes = len(class_names)
     if confusion.shape != (classes, classes):
@@ -53,7 +54,7 @@ def draw_confusion(confusion: NDArray[np.integer[Any]], class_names: Sequence[st
     total, hits = int(confusion.sum()), int(np.trace(confusion))
     share = f"{100 * hits / total:.2f} % of {total} on the diagonal" if total else "no predictions"
     put_text(picture, shorten(title, picture.shape[1] - 2 * _MARGIN, 10), _MARGIN, _MARGIN + 10, 10)
-    put_text(picture, share, _MARGIN, _MARGIN + 30, _SIZE, FAINT)
+    put_text(picture, note or share, _MARGIN, _MARGIN + 30, _SIZE, FAINT)
     put_text(picture, "prediction", left + side // 2, _MARGIN + 50, _SIZE, FAINT, "centre")
     put_text_upwards(picture, "ground truth", _MARGIN + 10, top + (side + text_width("ground truth", _SIZE)) // 2, _SIZE, FAINT)
     picture[top : top + side, left : left + side] = _tints(confusion).repeat(cell, axis=0).repeat(cell, axis=1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from pet.config import CfgNode
 from pet.utils import comm
 from pet.utils.images import write_png
+from pet.utils.metrics_file import Row, read_rows
 from pet.visualization.canvas import FAINT, INK, RULE, SERIES, Colour, Picture, blank, put_text, shorten, text_width
 
 _WIDTH, _HEIGHT = 760, 250
@@ -36,32 +36,27 @@ class Curve:
     x: list[float] = field(default_factory=list)
     y: list[float] = field(default_factory=list)
 
+    def add(self, x: float, y: float) -> None:
+        """Append a point."""
+        self.x.append(float(x))
+        self.y.append(y)
+
 
 def read_metrics(path: str | Path) -> dict[str, dict[str, Curve]]:
-    """Curves of a metrics.json by panel (``loss``, ``lr``, ``metrics``) and name, over updates.
-
-    A last line that a killed process left unfinished is ignored.
-
-    Raises:
-        ValueError: another line is not a JSON object with ``iteration``.
-    """
+    """Curves of a metrics.json by panel (``loss``, ``lr``, ``metrics``) and name, over updates; see ``read_rows``."""
     panels: dict[str, dict[str, Curve]] = {"loss": {}, "lr": {}, "metrics": {}}
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            iteration = float(row["iteration"])
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}:{number}: not a JSON object with 'iteration': {line[:80]!r}") from error
-        for name, value in {**row, **row.get("eval", {})}.items():
+    for row in read_rows(path):
+        for name, value in values_of(row).items():
             panel = _panel_of(name, name in row)
-            if panel and isinstance(value, int | float):
-                curve = panels[panel].setdefault(name, Curve())
-                curve.x.append(iteration)
-                curve.y.append(float(value))
+            if panel:
+                panels[panel].setdefault(name, Curve()).add(row["iteration"], value)
     return panels
+
+
+def values_of(row: Row) -> dict[str, float]:
+    """All numbers of a row but its position, evaluations included."""
+    values = {**row, **row.get("eval", {})}
+    return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and name not in ("iteration", "epoch")}
 
 
 def _panel_of(name: str, training: bool) -> str:
@@ -100,19 +95,28 @@ def draw_run(path: str | Path, title: str = "") -> Picture:
 
 
 def _main_metrics(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Curves named by their metric alone if all are of one data set; of very many those with the shortest names.
-
-    Main metrics have short names: bbox_AP, not bbox_AR100.
-    """
+    """Curves named by their metric alone if all are of one data set; of very many the main ones."""
     sets = {name.rpartition("/")[0] for name in curves}
     named = {name.rpartition("/")[2] if len(sets) == 1 else name: curve for name, curve in curves.items()}
-    finite = {name: curve for name, curve in named.items() if any(map(math.isfinite, curve.y))} or named
+    return {name: named[name] for name in main_names(named)}
+
+
+def main_names(curves: Mapping[str, Curve]) -> list[str]:
+    """The eight metrics with the shortest names: bbox_AP, not bbox_AR100, of those with a finite value."""
+    finite = [name for name, curve in curves.items() if any(map(math.isfinite, curve.y))] or list(curves)
     shortest = sorted(finite, key=lambda name: len(name.rpartition("/")[2]))[:_MOST_SERIES]
-    return {name: curve for name, curve in finite.items() if name in shortest}
+    return [name for name in finite if name in shortest]
 
 
 def draw_curves(
-    curves: Mapping[str, Curve], title: str = "", x_range: tuple[float, float] | None = None, x_label: str = "update"
+    curves: Mapping[str, Curve],
+    title: str = "",
+    x_range: tuple[float, float] | None = None,
+    x_label: str = "update",
+    *,
+    behind: Sequence[Curve] = (),
+    notes: Mapping[str, str] | None = None,
+    y_range: tuple[float, float] | None = None,
 ) -> Picture:
     """One panel of curves with axes, ticks and a legend (the first eight names) that gives the last values.
 
@@ -121,6 +125,9 @@ def draw_curves(
         title: text above the panel.
         x_range: ends of the horizontal axis; ``None``: from the curves.
         x_label: unit of the horizontal axis.
+        behind: more curves, faint and without a name.
+        notes: texts in the legend instead of the last values.
+        y_range: ends of the vertical axis; ``None``: from the curves.
     """
     points = [(x, y) for curve in curves.values() for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)]
     picture = blank(_HEIGHT, _WIDTH)
@@ -129,12 +136,14 @@ def draw_curves(
         put_text(picture, "no finite values", _WIDTH // 2, _HEIGHT // 2, _SIZE, FAINT, "centre")
         return picture
     low_x, high_x = x_range or (min(x for x, _ in points), max(x for x, _ in points))
-    ticks_y = nice_ticks(min(y for _, y in points), max(y for _, y in points))
+    ticks_y = nice_ticks(*(y_range or (min(y for _, y in points), max(y for _, y in points))))
     axes = _Axes(low_x, max(high_x, low_x + 1), ticks_y[0], ticks_y[-1])
     _draw_axes(picture, axes, ticks_y, x_label)
+    for curve in behind:
+        _draw_line(picture, axes, curve, RULE, 1)
     for number, (name, curve) in enumerate(list(curves.items())[:_MOST_SERIES]):
         _draw_line(picture, axes, curve, SERIES[number])
-        _draw_legend(picture, number, name, curve)
+        _draw_legend(picture, number, name, (notes or {}).get(name, f"{curve.y[-1]:.4g}"))
     if len(curves) > _MOST_SERIES:
         put_text(picture, f"and {len(curves) - _MOST_SERIES} more", _WIDTH - _RIGHT + 14, _HEIGHT - _BOTTOM + 2, _SIZE, FAINT)
     return picture
@@ -183,7 +192,7 @@ def _draw_axes(picture: Picture, axes: _Axes, ticks_y: list[float], x_label: str
     put_text(picture, x_label, right + 36, bottom + 18, _SIZE, FAINT)
 
 
-def _draw_line(picture: Picture, axes: _Axes, curve: Curve, colour: Colour) -> None:
+def _draw_line(picture: Picture, axes: _Axes, curve: Curve, colour: Colour, weight: int = 2) -> None:
     """The curve as strokes between finite values; a value without neighbours is a dot."""
     strokes: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(curve.x, curve.y, strict=True):
@@ -193,15 +202,14 @@ def _draw_line(picture: Picture, axes: _Axes, curve: Curve, colour: Colour) -> N
             strokes.append([])
     for stroke in strokes:
         pixels = (np.array(stroke).reshape(-1, 2) * 2**_SHIFT).round().astype(np.int32)
-        cv2.polylines(picture, [pixels], False, colour, 2, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(picture, [pixels], False, colour, weight, cv2.LINE_AA, _SHIFT)
         if len(stroke) <= 30:
             for x, y in pixels.tolist():
                 cv2.circle(picture, (x, y), 3 << _SHIFT, colour, -1, cv2.LINE_AA, _SHIFT)
 
 
-def _draw_legend(picture: Picture, number: int, name: str, curve: Curve) -> None:
+def _draw_legend(picture: Picture, number: int, name: str, value: str) -> None:
     left, base = _WIDTH - _RIGHT + 14, _TOP + 12 + number * 22
-    value = f"{curve.y[-1]:.4g}"
     room = _RIGHT - 14 - 22 - 16 - text_width(value, _SIZE)
     cv2.line(picture, (left, base - 4), (left + 14, base - 4), SERIES[number], 3, cv2.LINE_AA)
     put_text(picture, shorten(name, room, _SIZE), left + 22, base, _SIZE, INK)

@@ -71,6 +71,7 @@ class DetectionPictures:
         colours: name of a palette, see ``pet.visualization.palette``.
         keypoint_threshold: ``keypoint_scores`` that a keypoint needs to be drawn.
         title: text above the pictures; the name of the data set if empty.
+        largest: (height, width) within which each picture is drawn.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class DetectionPictures:
         colours: str = "distinct",
         keypoint_threshold: float = _KEYPOINT_SCORE,
         title: str = "",
+        largest: tuple[int, int] = (_HEIGHT, _WIDEST),
     ) -> None:
         if num_images < 1:
             raise ValueError(f"num_images is {num_images}; it must be at least 1")
@@ -91,7 +93,7 @@ class DetectionPictures:
             raise ValueError(f"there is no '{unknown[0]}' to show; expected some of {', '.join(sorted(SHOW))}")
         self.dataset, self.threshold, self.title = dataset, threshold, title or dataset.name
         self.show, self.colours, self.keypoint_threshold = frozenset(show), colours, keypoint_threshold
-        self.ids = spread_ids(len(dataset), num_images)
+        self.ids, self.largest = spread_ids(len(dataset), num_images), largest
         palette(colours, 1)  # a wrong name is refused here
         self._kinds: dict[str, Callable[[Picture, tuple[int, int], int, Any], list[Drawing]]] = {}
         if self.show & {"box", "class", "mask", "keypoint"}:
@@ -112,19 +114,31 @@ class DetectionPictures:
         ``outputs`` may hold ``instances``, ``proposals``, ``semseg``, ``panoptic``: lists with an entry for each image, at the
         size of the original picture; and ``scores`` (N, C) for the whole pictures.
         """
+        for row, id in enumerate(inputs.ids.tolist()):
+            if id in self.ids:
+                for kind, drawing in self._tiles(inputs, outputs, row).items():
+                    self._found.setdefault(kind, {})[id] = drawing
+
+    def draw(self, inputs: Inputs, outputs: Mapping[str, Any], row: int) -> Picture:
+        """One picture of a batch with everything that is shown of it, one kind of prediction below the other."""
+        tiles = self._tiles(inputs, outputs, row)
+        if not tiles:  # all that the model predicts is switched off in VIS
+            return display(inputs.images[row], inputs.targets["sizes"][row], self.largest)
+        return stack([with_legend(tile, labels, self._names(kind), self.colours) for kind, (tile, labels) in tiles.items()])
+
+    def _tiles(self, inputs: Inputs, outputs: Mapping[str, Any], row: int) -> dict[str, Drawing]:
+        """What is shown of one picture, by kind."""
         # Sets with a class for each picture do not tell original sizes, and nothing is drawn on their pictures.
         originals = inputs.targets.get("original_sizes", inputs.targets["sizes"])
-        for row, id in enumerate(inputs.ids.tolist()):
-            if id not in self.ids:
-                continue
-            image = display(inputs.images[row], inputs.targets["sizes"][row])
-            height, width = (int(side) for side in originals[row])
-            said = self._whole(outputs["scores"][row], inputs.targets.get("label", ()), row) if "scores" in outputs else ""
-            for kind in [kind for kind in self._kinds if kind in outputs]:
-                drawings = self._kinds[kind](image, (height, width), id, outputs[kind][row])
-                self._keep(kind, id, drawings, said)
-            if said and not any(kind in outputs for kind in self._kinds):
-                self._keep("classes", id, [(image, [])], said)
+        id, (height, width) = int(inputs.ids[row]), (int(side) for side in originals[row])
+        image = display(inputs.images[row], inputs.targets["sizes"][row], self.largest)
+        said = self._whole(outputs["scores"][row], inputs.targets.get("label", ()), row) if "scores" in outputs else ""
+        drawings = {
+            kind: draw(image, (height, width), id, outputs[kind][row]) for kind, draw in self._kinds.items() if kind in outputs
+        }
+        if said and not drawings:
+            drawings["classes"] = [(image, [])]
+        return {kind: self._tile(id, drawn, said) for kind, drawn in drawings.items()}
 
     def pictures(self) -> dict[str, Picture]:
         """Pictures by name on rank 0: ``predictions`` (objects), ``proposals``, ``semseg``, ``panoptic``, ``classes``.
@@ -151,11 +165,11 @@ class DetectionPictures:
             return list(getattr(self.dataset, "semseg_names", ())) or names
         return names + list(getattr(self.dataset, "stuff_names", ())) if kind == "panoptic" else names
 
-    def _keep(self, kind: str, id: int, drawings: Sequence[Drawing], said: str) -> None:
+    def _tile(self, id: int, drawings: Sequence[Drawing], said: str) -> Drawing:
         captions = ["ground truth", "predicted"] if len(drawings) == 2 else ["predicted"]
         captions[-1] += f": {said}" if said else ""
         tile = side_by_side([picture for picture, _ in drawings], captions, self._file(id))
-        self._found.setdefault(kind, {})[id] = tile, sorted({label for _, labels in drawings for label in labels})
+        return tile, sorted({label for _, labels in drawings for label in labels})
 
     def _file(self, id: int) -> str:
         if not {"boxes", "masks", "keypoints"} & set(getattr(self.dataset, "kinds", ())):
@@ -282,11 +296,17 @@ def with_legend(sheet: Picture, present: Collection[int], names: Sequence[str], 
     return stack([sheet, frame])
 
 
-def display(image: Tensor, size: Sequence[int]) -> Picture:
-    """The valid part (h, w) of a padded uint8 image (3, H, W), at the size at which it is shown in a sheet."""
+def display(image: Tensor, size: Sequence[int], largest: tuple[int, int] = (_HEIGHT, _WIDEST)) -> Picture:
+    """The valid part (h, w) of a padded uint8 image (3, H, W), at the size at which it is shown: the largest that fits.
+
+    Args:
+        image: uint8 RGB.
+        size: its valid height and width.
+        largest: (height, width) to fit into; the default is that of a sheet.
+    """
     height, width = int(size[0]), int(size[1])
     picture = image[:, :height, :width].permute(1, 2, 0).contiguous().cpu().numpy()
-    factor = min(_HEIGHT / height, _WIDEST / width)
+    factor = min(largest[0] / height, largest[1] / width)
     if factor >= 2:
         whole = int(factor)
         return cast(Picture, picture.repeat(whole, axis=0).repeat(whole, axis=1))
@@ -312,7 +332,7 @@ def side_by_side(pictures: Sequence[Picture], captions: Sequence[str], right: st
     return tile
 
 
-def instances_of(output: Mapping[str, Any], threshold: float, keypoint_threshold: float) -> Instances:
+def instances_of(output: Mapping[str, Any], threshold: float, keypoint_threshold: float = _KEYPOINT_SCORE) -> Instances:
     """Predictions of one image of at least a score, the best first; unlikely keypoints count as not there."""
     scores = as_numpy(output["scores"])
     order = np.argsort(-scores, kind="stable")

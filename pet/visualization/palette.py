@@ -112,6 +112,7 @@ PALETTES: dict[str, Callable[[], Palette]] = {
     "coco": lambda: _from_hex(_COCO),
     "voc": _voc,
     "cityscapes": lambda: _from_hex(_CITYSCAPES),
+    "citys": lambda: _from_hex(_CITYSCAPES),  # as OpenMMLab's demos call it
     "random": _random,
 }
 

@@ -28,7 +28,7 @@ from pet.visualization.canvas import (
 )
 
 # Both sides are near multiples of 28, 32 and 64, so that such images fill them.
-_SIDE, _SMALL_SIDE = 196, 128
+_SIDE, _SMALL_SIDE, _LARGE_SIDE = 196, 128, 448
 _FRAME, _TEXT, _LINE, _GAP = 4, 8, 17, 10
 _SHOWN_CLASSES = 3
 _GOLDEN = (5**0.5 - 1) / 2
@@ -154,6 +154,10 @@ class PredictionPictures:
         count = f": {sum(bool(p.right) for p in judged)} of {len(judged)} shown are right" if judged else ""
         return {"predictions": prediction_grid(chosen, self.title + count)}
 
+    def draw(self, inputs: Inputs, outputs: Any, row: int) -> Picture:
+        """One image of a batch, large, with its prediction and its label."""
+        return _prediction_tile(self._prediction(inputs, outputs["scores"], row), 2, _LARGE_SIDE, always_truth=True)
+
     def _prediction(self, inputs: Inputs, scores: Tensor, row: int) -> Prediction:
         image = inputs.images[row].permute(1, 2, 0).contiguous().cpu().numpy()
         values = scores[row].detach().float().cpu().numpy()
@@ -187,13 +191,13 @@ def spread_ids(num_samples: int, num_images: int) -> frozenset[int]:
     return frozenset(ids)
 
 
-def _prediction_tile(prediction: Prediction, lines: int) -> Picture:
-    width = _SIDE + 2 * _FRAME
+def _prediction_tile(prediction: Prediction, lines: int, side: int = _SIDE, always_truth: bool = False) -> Picture:
+    width = side + 2 * _FRAME
     colour = {None: NEUTRAL, True: RIGHT, False: WRONG}[prediction.right]
     tile = blank(width + lines * _LINE + 6, width)
     tile[:width] = colour
     tile[_FRAME : width - _FRAME, _FRAME : width - _FRAME] = (244, 246, 248)
-    _centre(tile, fit(prediction.image, _SIDE), width, 0)
+    _centre(tile, fit(prediction.image, side), width, 0)
     score = "" if np.isnan(prediction.score) else f"{prediction.score:.2f}"
     room = width - 16 - _text_room(score)
     if prediction.right is not None:
@@ -201,7 +205,7 @@ def _prediction_tile(prediction: Prediction, lines: int) -> Picture:
     left = 0 if prediction.right is None else 16
     put_text(tile, shorten(_joined(prediction.predicted), room - 4, _TEXT), left, width + 15, _TEXT, colour)
     put_text(tile, score, width, width + 15, _TEXT, FAINT if prediction.right else INK, "right")
-    if prediction.truth is not None and not prediction.right:
+    if prediction.truth is not None and (always_truth or not prediction.right):
         truth = shorten(_joined(prediction.truth), width - 16 - _text_room("truth"), _TEXT)
         put_text(tile, truth, left, width + 15 + _LINE, _TEXT, RIGHT)
         put_text(tile, "truth", width, width + 15 + _LINE, _TEXT, FAINT, "right")

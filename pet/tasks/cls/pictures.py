@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from pet.config import CfgNode
-from pet.data.build import first_samples
+from pet.data.build import first_batches
 from pet.data.datasets.base import VisionDataset
 from pet.data.structures import Batch
 from pet.tasks.cls.dataset import build_train_transforms
 from pet.utils import comm
-from pet.utils.images import write_png
+from pet.vision.pictures import FIRST_BATCHES, report_run, write_start_pictures
 from pet.visualization import sample_mosaic
-from pet.visualization.curves import write_curves
 
-__all__ = ["write_curves", "write_training_samples"]
+__all__ = ["report_run", "write_training_samples"]
 
 _SHARE_WORTH_NAMING = 0.05
 
 
 def write_training_samples(cfg: CfgNode, dataset: VisionDataset) -> None:
-    """``<CKPT>/vis/train_samples.png``: the first images of the run after all transforms, with their labels."""
+    """Draw the first batches of the run after all transforms, with their labels, and what the data set holds.
+
+    Files as in the vision domain.
+    """
     if not (cfg.VIS.ENABLED and comm.is_main_process()):
         return
-    count = min(cfg.VIS.NUM_IMAGES, cfg.TRAIN.BATCH_SIZE)
-    batch = first_samples(cfg, dataset, build_train_transforms(cfg), count)
-    images = list(batch.images.permute(0, 2, 3, 1).numpy())
-    picture = sample_mosaic(
-        images, _captions(batch, dataset.class_names), f"{dataset.name}: training samples as the model sees them"
+    title = f"{dataset.name}: training samples as the model sees them"
+    batches = first_batches(cfg, dataset, build_train_transforms(cfg), FIRST_BATCHES, cfg.VIS.NUM_IMAGES)
+    mosaics = (
+        sample_mosaic(list(batch.images.permute(0, 2, 3, 1).numpy()), _captions(batch, dataset.class_names), title)
+        for batch in batches
     )
-    write_png(Path(cfg.MISC.CKPT) / "vis" / "train_samples.png", picture)
+    write_start_pictures(cfg, dataset, mosaics)
 
 
 def _captions(batch: Batch, names: list[str]) -> list[str]:
