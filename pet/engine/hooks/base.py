@@ -206,10 +206,15 @@ class HookList:
             lines.append(f"{stage:<15} " + ("  ".join(f"{type(h).__name__} ({h.phase.name})" for h in hooks) or "-"))
         return "\n".join(lines)
 
-    def time_table(self, total_s: float) -> str:
-        """Seconds and share of every hook, longest first."""
+    def times(self) -> dict[str, float]:
+        """Seconds of every hook, longest first."""
         rows = sorted(zip(self.seconds, [*self.names, "stop agreement"], strict=True), reverse=True)
-        return ", ".join(f"{name} {s:.2f} s ({s / max(total_s, 1e-9):.1%})" for s, name in rows if s >= 0.005) or "under 5 ms"
+        return {name: seconds for seconds, name in rows}
+
+    def time_table(self, total_s: float) -> str:
+        """Seconds and share of every hook, longest first, as text."""
+        rows = [f"{name} {s:.2f} s ({s / max(total_s, 1e-9):.1%})" for name, s in self.times().items() if s >= 0.005]
+        return ", ".join(rows) or "under 5 ms"
 
 
 def _do_nothing(storage: EventStorage) -> None:

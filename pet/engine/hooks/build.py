@@ -21,6 +21,7 @@ from pet.engine.checkpointer import CheckPointer
 from pet.engine.evaluation import Evaluation
 from pet.engine.hooks.base import Hook
 from pet.engine.hooks.checkpoint import Checkpoint
+from pet.engine.hooks.dry_run import DryRun
 from pet.engine.hooks.ema import EMA
 from pet.engine.hooks.evaluate import Best, EarlyStopping, Evaluate
 from pet.engine.hooks.finite import FiniteGuard
@@ -30,6 +31,7 @@ from pet.engine.hooks.profiler import Profiler
 from pet.engine.hooks.signals import Signals
 from pet.engine.hooks.timer import IterationTimer
 from pet.engine.hooks.writer import PeriodicWriter
+from pet.engine.plan import period_of
 from pet.engine.writers import ConsoleWriter, EventWriter, JSONWriter, PictureWriter, TensorBoardWriter
 from pet.utils import comm
 from pet.utils.logger import logging_rank
@@ -98,6 +100,8 @@ def build_train_hooks(parts: RunParts, evaluation: Evaluation | None) -> list[Ho
         check_same_classes(getattr(parts.loader, "dataset", None), evaluation)
         hooks += _evaluation_hooks(parts, evaluation, eval_period)
     hooks += build_custom_hooks(parts)
+    if cfg.MISC.DRY_RUN:
+        hooks.append(DryRun(cfg, parts.model, parts.optimizer, parts.loader, parts.ema))
     hooks.append(PeriodicWriter(build_writers(parts) if comm.is_main_process() else []))
     return hooks
 
@@ -110,11 +114,6 @@ def _training_batches(parts: RunParts) -> Callable[[int], Iterable[Any]]:
             yield from window
 
     return batches
-
-
-def period_of(epochs: int | None, iters: int, iter_per_epoch: int) -> tuple[int, str]:
-    """A pair of keys ``X_EPOCHS`` / ``X_ITERS`` as updates (0: only at the end), and the unit: ``epoch`` or ``iter``."""
-    return (iters, "iter") if epochs is None else (epochs * iter_per_epoch, "epoch")
 
 
 def check_same_classes(training: Any, evaluation: Evaluation) -> None:
@@ -162,7 +161,7 @@ def build_writers(parts: RunParts) -> list[EventWriter]:
     return [
         ConsoleWriter(folder.name),
         JSONWriter(folder / "metrics.json", resume),
-        TensorBoardWriter(folder / "tensorboard_log"),
+        TensorBoardWriter(folder / "tensorboard_log", first_pictures=folder / "vis"),
         PictureWriter(folder / "vis"),
     ]
 

@@ -64,7 +64,7 @@ class Evaluate(Hook):
             storage.agree_stop()
             return
         results, pictures = measured
-        storage.put_evaluation(results)
+        storage.put_evaluation(results, getattr(self._evaluation, "class_tables", {}))
         for name, picture in pictures:
             storage.put_image(name, picture)
         moment = f"after update {storage.iteration} (epoch {storage.epoch_progress:g})"
