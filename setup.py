@@ -46,7 +46,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["pet", "pet.*"]),
-    package_data={"pet": ["py.typed"]},
+    package_data={"pet": ["py.typed"], "pet.visualization.report": ["report.css", "report.js"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     classifiers=[

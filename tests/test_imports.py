@@ -15,7 +15,7 @@ LAYERS = {
     "utils": 0,
     "config": 1,
     **dict.fromkeys(("engine", "solver", "data", "evaluation", "analyser", "models", "visualization"), 2),
-    **dict.fromkeys(("vision", "tasks", "projects", "apis"), 3),
+    **dict.fromkeys(("vision", "tasks", "projects", "apis", "doctor"), 3),
     "tools": 4,
 }
 DOMAINS = ("vision", "tasks", "projects")
@@ -294,16 +294,17 @@ def test_outdated_interfaces_and_code_from_text_do_not_appear() -> None:
 def test_no_personal_path_and_no_print_of_a_developer_is_left() -> None:
     answers = {
         "pet/config/reference.py",
+        "pet/doctor.py",
+        "pet/engine/command.py",
         "pet/engine/launch.py",
         "pet/engine/elastic.py",
         "pet/engine/setup.py",
-        "tools/model_zoo.py",
-        "tools/summary.py",
     }
     wrong = []
     for path in sources("pet", "tools"):
         tree = tree_of(path)
-        if path.relative_to(REPOSITORY).as_posix() not in answers:
+        name = path.relative_to(REPOSITORY).as_posix()
+        if name not in answers and not name.startswith("tools/"):  # tools print their answers
             wrong += [
                 f"{place(path, call)} prints; use the logger" for call, base, name in calls(tree) if (base, name) == ("", "print")
             ]

@@ -29,6 +29,7 @@ MISC: dict[str, Any] = {
     "FIND_UNUSED_PARAMETERS": key(False, "allow parameters without a gradient in distributed training (slower)"),
     "COMPILE": key(False, "compile the model with torch.compile"),
     "CONV1_RGB2BGR": key(False, "flip the input channels of the first convolution of loaded weights"),
+    "DRY_RUN": key(False, "build everything, say what would happen, and end before the first update (--dry-run)"),
     "HOOKS": key([], 'own hooks, e.g. [{TYPE: "my_pkg.my_hooks.GradNorm", PERIOD: 20}]', element=dict),
     "PROFILER": {
         "ENABLED": key(False, "record a torch.profiler trace into <CKPT>/profile"),
@@ -60,7 +61,7 @@ EVAL: dict[str, Any] = {
 }
 
 VIS: dict[str, Any] = {
-    "ENABLED": key(True, "write pictures of predictions after the last evaluation to <CKPT>/vis"),
+    "ENABLED": key(True, "write pictures of the data before the first update, of the results after the last evaluation and after a test, and report.html"),
     "NUM_IMAGES": key(16, "predictions to draw", low=1, high=1024, unit="images"),
 }
 
@@ -76,6 +77,7 @@ DATA: dict[str, Any] = {
     "FORMAT": {
         "IMAGE": key("rgb", "channel order and range the model sees: rgb and bgr in 0-1, rgb255 and bgr255 in 0-255", choices=("rgb", "bgr", "rgb255", "bgr255")),
     },
+    "OVERFIT_BATCHES": key(0, "train on the batches of this many first updates again and again, and evaluate on their pictures (--overfit-batch); 0: off", low=0, unit="batches"),
     "LOADER_THREADS": key(-1, "worker processes of the loader for each process; -1: min(4, cores / processes), 0: load in the main process", low=-1, high=256),
     "PREFETCH": key(2, "batches each worker prepares in advance", low=1, high=64, unit="batches"),
     "SAMPLER": {
@@ -153,6 +155,7 @@ TEST: dict[str, Any] = {
     "WEIGHTS": key("", "checkpoint to test; empty: model_best.pth, else model_latest.pth of the run"),
     "DATASETS": key((), "names of catalog data sets, each evaluated by itself", element=str),
     "IMS_PER_GPU": key(32, "images of a test batch of one process", low=1, unit="images"),
+    "LIMIT": key(0, "pictures of each test set that are used, the first ones; 0: all", low=0, unit="images"),
     "TRANSFORMS": key((), "names of the test transforms, in order", element=str),
     "RESIZE": {
         "SCALE": key(256, "length of the shorter side, or (height, width)", type=object, unit="pixels"),
@@ -160,6 +163,12 @@ TEST: dict[str, Any] = {
         "INTERPOLATION": key("linear", "interpolation", choices=_INTERPOLATION),
     },
     "CENTER_CROP": {"CROP_SCALES": key((224, 224), "(height, width) of the crop", element=int, length=2, low=1, unit="pixels")},
+    "TTA": {
+        "ENABLED": key(False, "test-time augmentation: predict each image in several views and merge the predictions (--tta)"),
+        "SCALES": key((), "scales of the views, as TEST.RESIZE.SCALE (MAX_SIZE follows in proportion), e.g. (640, 800); empty: SCALE_FACTORS", unit="pixels"),
+        "SCALE_FACTORS": key((1.0,), "scales of the views as factors of TEST.RESIZE.SCALE and MAX_SIZE", element=float, above=0.0),
+        "FLIP": key(("horizontal",), "mirrored views beside the plain one of each scale; diagonal: both ways; (): none", element=str, choices=("horizontal", "vertical", "diagonal")),
+    },
     "PRECISE_BN": {
         "ENABLED": key(False, "recompute BatchNorm statistics before saving and evaluating"),
         "PERIOD": key(0, "updates between two computations; 0: once an epoch, and at the end", low=0, unit="updates"),

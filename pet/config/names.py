@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pet.config.upstream import pet_key
 from pet.utils.suggest import nearest
 
 
 def suggest(full_key: str, keys: Iterable[str]) -> str:
     """``" Did you mean ...?"`` over the full paths of ``keys`` and of their sections, or an empty string.
 
-    A key of the same last name elsewhere counts most: ``SOLVER.BASE_LR`` finds ``SOLVER.OPTIMIZER.BASE_LR``.
+    A key of the same last name elsewhere counts most: ``SOLVER.BASE_LR`` finds ``SOLVER.OPTIMIZER.BASE_LR``. For a key of
+    OpenMMLab's configs the text names what Pet has instead.
     """
+    instead = pet_key(full_key)
+    if instead:
+        return f" It is a key of OpenMMLab's configs; in Pet: {instead}"
     names = _with_sections(keys)
     last = _last(full_key)
     same = [name for name in names if _last(name) == last.upper()]

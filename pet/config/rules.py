@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pet.config.node import CfgNode
+from pet.config.node import DEFAULT, CfgNode
 from pet.config.problem import Problem, show
 
 # Pairs of which the first decides unless it is None.
@@ -27,8 +27,8 @@ _SCHEDULER = "SOLVER.SCHEDULER"
 def check_shared(cfg: CfgNode) -> list[Problem]:
     """Problems of the keys every domain shares; each names the keys it depends on."""
     rules = (
-        _units, _length, _steps, _warm_up, _accumulation, _early_stopping, _pixels, _normalisation, _ranges, _scales, _catalog,
-        _backbone, _hooks,
+        _units, _length, _steps, _warm_up, _accumulation, _early_stopping, _pixels, _normalisation, _ranges, _scales, _views,
+        _catalog, _backbone, _hooks,
     )  # fmt: skip
     return [problem for rule in rules for problem in rule(cfg)]
 
@@ -143,6 +143,26 @@ def _scales(cfg: CfgNode) -> list[Problem]:
     if sampling == "range" and (len(scales) != 2 or scales[0] > scales[1]):
         return [Problem(key, "range needs the smallest and the largest length; write [256, 320]", related=related)]
     return []
+
+
+def _views(cfg: CfgNode) -> list[Problem]:
+    """The views of test-time augmentation."""
+    key, tta = "TEST.TTA", cfg.TEST.TTA
+    if not tta.ENABLED:
+        return []
+    problems = []
+    if not tta.SCALES and not tta.SCALE_FACTORS:
+        problems.append(Problem(f"{key}.SCALE_FACTORS", f"at least one scale is needed: (1.0,), or lengths in {key}.SCALES"))
+    if tta.SCALES and cfg.origin(f"{key}.SCALE_FACTORS") != DEFAULT:
+        problems.append(Problem(f"{key}.SCALE_FACTORS", f"is another way to write {key}.SCALES; set one of them"))
+    if not all(_is_length(scale) or _is_pair(scale) for scale in tta.SCALES):
+        message = "needs lengths of the shorter side, ints above 0, or (height, width) pairs; factors belong to SCALE_FACTORS"
+        problems.append(Problem(f"{key}.SCALES", message))
+    if (tta.SCALES or set(tta.SCALE_FACTORS) - {1.0}) and "resize" not in cfg.TEST.TRANSFORMS:
+        message = "scales need the transform resize in TEST.TRANSFORMS, which has none"
+        problems.append(Problem(f"{key}.SCALES" if tta.SCALES else f"{key}.SCALE_FACTORS", message, related=("TEST.TRANSFORMS",)))
+    doubled = [name for name in ("SCALES", "SCALE_FACTORS", "FLIP") if len(set(tta[name])) < len(tta[name])]
+    return problems + [Problem(f"{key}.{name}", "names a view twice, which would count double") for name in doubled]
 
 
 def _is_length(value: Any) -> bool:

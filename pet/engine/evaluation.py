@@ -15,6 +15,9 @@ from pet.utils import comm
 from pet.utils.module import eval_mode
 from pet.utils.rng import get_rng_state, set_rng_state
 
+# Columns of equal length by title, ``class`` (names) first; by ``<data set>/<kind>``.
+ClassTables = dict[str, dict[str, list[Any]]]
+
 
 class Evaluator(Protocol):
     """What a metric offers; see ``pet.evaluation.evaluator``."""
@@ -100,6 +103,12 @@ def results_text(results: Mapping[str, float]) -> str:
     return "; ".join(f"{dataset}: {', '.join(texts)}" for dataset, texts in groups.items())
 
 
+def class_tables_of(evaluator: Any, name: str) -> ClassTables:
+    """What an evaluator found for each class as plain values; empty where it tells nothing, and on ranks other than 0."""
+    tables: dict[str, Any] = getattr(evaluator, "class_tables", dict)() if comm.is_main_process() else {}
+    return {f"{name}/{kind}": numbers.plain() for kind, numbers in tables.items()}
+
+
 class Evaluation:
     """Evaluates a model on several data sets; results are named ``<data set>/<metric>``.
 
@@ -108,6 +117,9 @@ class Evaluation:
         sets: the data sets.
         forward_test: ``(model, batch) -> outputs`` of the domain.
         device, amp_dtype: as for ``run_evaluation``.
+
+    Attributes:
+        class_tables: after a call on rank 0, columns of numbers of each class, named ``<data set>/<kind>``.
     """
 
     def __init__(
@@ -120,6 +132,7 @@ class Evaluation:
     ) -> None:
         self.model, self.sets = model, list(sets)
         self._forward_test, self._device, self._amp_dtype = forward_test, device, amp_dtype
+        self.class_tables: ClassTables = {}
 
     def __call__(
         self, should_stop: Callable[[], bool] = lambda: False, *, pictures: bool = False
@@ -127,6 +140,7 @@ class Evaluation:
         """Results and, if asked for, named pictures; ``None`` when a rank was asked to stop."""
         results: dict[str, float] = {}
         drawn: list[tuple[str, np.ndarray]] = []
+        self.class_tables = {}
         for part in self.sets:
             visualizer = part.make_visualizer() if pictures and part.make_visualizer is not None else None
             metrics = run_evaluation(
@@ -142,6 +156,7 @@ class Evaluation:
             if metrics is None:
                 return None
             results.update({f"{part.name}/{name}": value for name, value in metrics.items()})
+            self.class_tables |= class_tables_of(part.evaluator, part.name)
             if visualizer is not None:
                 drawn += [(f"{part.name}/{name}", picture) for name, picture in visualizer.pictures().items()]
         return results, drawn

@@ -119,6 +119,9 @@ class EventStorage:
         self.stop_check_period = stop_check_period or log_period
         self.images: list[tuple[str, np.ndarray]] = []
         self.evaluations: list[dict[str, float]] = []
+        self.class_tables: dict[str, dict[str, list[Any]]] = {}
+        self.loop_seconds = 0.0
+        self.hook_seconds: dict[str, float] = {}
         self.non_finite: list[NonFinite] = []
         self.samples: deque[tuple[int, list[torch.Tensor]]] = deque(maxlen=log_period + 1)
         self.update_skipped = False
@@ -189,6 +192,7 @@ class EventStorage:
             self._row = {}
         self.evaluations.clear()
         self.images.clear()
+        self.class_tables = {}
         self.inside_step = False
         self.iteration += 1
 
@@ -210,9 +214,15 @@ class EventStorage:
         for name, value in values.items():
             self.put_scalar(name, value, smoothing_hint)
 
-    def put_evaluation(self, results: dict[str, float]) -> None:
-        """Record the results of an evaluation after this update, named ``<data set>/<metric>``; percentages are 0-100."""
+    def put_evaluation(self, results: dict[str, float], class_tables: dict[str, dict[str, list[Any]]] | None = None) -> None:
+        """Record the results of an evaluation after this update, named ``<data set>/<metric>``; percentages are 0-100.
+
+        Args:
+            results: the numbers.
+            class_tables: columns of numbers of each class, named ``<data set>/<kind>``.
+        """
         self.evaluations.append(results)
+        self.class_tables |= class_tables or {}
 
     def put_image(self, name: str, image: np.ndarray) -> None:
         """Keep a picture of this update for the writers. ``image``: (H, W, 3) uint8, RGB."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import re
 import runpy
 import shlex
 import socket
@@ -17,23 +16,34 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pet.config import CfgNode, ConfigError, get_base_cfg, read_domain_header
 from pet.config.explain import help_config
+from pet.engine.arguments import (
+    ScriptParser,
+    UsageError,
+    add_test_arguments,
+    add_train_arguments,
+    apply_flags,
+    check_args,
+    default_argument_parser,
+    overrides,
+    parse_known,
+)
+from pet.engine.arguments import is_config_word as is_config_word
+from pet.engine.config_names import missing_config
 from pet.utils.env import usable_cores
-from pet.utils.suggest import did_you_mean, nearest
+from pet.utils.suggest import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 GROUPS = ("vision", "tasks", "projects")
+_EPILOG = (
+    "Exit status: 0 done, 1 the run failed, 2 the command or the config is wrong, 128+N stopped by signal N after a good "
+    "checkpoint."
+)
 DEFAULT_CFG = "cfgs/vision/mscoco/e2e_faster_rcnn_R-50-FPN_1x.yaml"  # as in the tutorial of Pet
-
-# A word such as SOLVER.OPTIMIZER.BASE_LR or SOLVER.OPTIMIZER.BASE_LR=0.1, as against a path.
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+(=.*)?", re.DOTALL)
-
-
-class UsageError(ValueError):
-    """The command is wrong; nothing was started."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,8 @@ def find_training_script(
     type = None if type in (None, "none", "None") else type
     if type is not None and type not in GROUPS:
         raise UsageError(f"--type is '{type}'; allowed: {', '.join(GROUPS)}.{did_you_mean(type, GROUPS)}")
-    if not Path(cfg_path).is_file():
-        raise UsageError(_missing_yaml(Path(cfg_path), root))
+    if not Path(cfg_path).is_file() or Path(cfg_path).suffix == ".py":
+        raise UsageError(missing_config(Path(cfg_path), root))
     domain = find_domain(cfg_path, type) or (read_domain_header(cfg_path) if type is None else None)
     scripts = {path.parent.relative_to(root / "tools").as_posix(): path for path in sorted((root / "tools").rglob(name))}
     if domain in scripts:
@@ -121,15 +131,6 @@ def find_training_script(
         f"cannot run {cfg_path}: {what}.{did_you_mean(domain or '', scripts)} The scripts that exist:\n{existing}\n"
         f"Move the YAML under one of these folders{remedy}"
     )
-
-
-def _missing_yaml(path: Path, root: Path) -> str:
-    """Message for a YAML that does not exist, with the nearest that do."""
-    candidates = {os.path.relpath(p): p for folder in (root / "cfgs", path.parent) for p in folder.glob("**/*.y*ml")}
-    similar = nearest(os.path.relpath(path), candidates, cutoff=0.5)
-    similar += [name for name in candidates if Path(name).stem == path.stem and name not in similar]
-    hint = " Did you mean:\n" + "\n".join(f"  {name}" for name in similar[:3]) if similar else ""
-    return f"{path} {'is not a file' if path.exists() else 'does not exist'} (working folder {os.getcwd()}).{hint}"
 
 
 # ------------------------------------------------------------------------------------------------------ devices
@@ -200,48 +201,21 @@ def _parse_gpu_ids(gpu_id: str, visible: Sequence[str]) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- preflight
 
 
-def config_options(arguments: Sequence[str]) -> list[str]:
-    """The ``KEY VALUE`` and ``KEY=VALUE`` words among the arguments of a script, in order, ``--cfg-options`` included.
+def check_config(domain: str, cfg_file: str | Path, options: Sequence[str], args: argparse.Namespace | None = None) -> CfgNode:
+    """The finished config of a domain; all problems of the file and the options in one ``ConfigError``.
 
-    With a flag that no script of Pet knows the words cannot be told apart; then none is returned and the script decides.
+    Args:
+        domain: such as ``tasks/cls``.
+        cfg_file: the YAML.
+        options: ``KEY VALUE`` and ``KEY=VALUE`` words.
+        args: flags of a script, which set config keys too.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS)
-    for flag in ("--work-dir", "--load-from", "--resume-from", "--seed", "--launcher", "--local_rank", "--local-rank", "--out"):
-        parser.add_argument(flag)
-    for flag in ("--amp", "--auto-scale-lr", "--auto-resume", "--no-validate", "--deterministic"):
-        parser.add_argument(flag, action="store_true")
-    for flag in ("--eval", "--metrics"):
-        parser.add_argument(flag, nargs="+")
-    parser.add_argument("--resume", nargs="?")
-    parser.add_argument("--cfg-options", "--options", nargs="+", action="extend", dest="opts", default=[])
-    parser.add_argument("words", nargs="*", default=[])
-    try:
-        known, unknown = parser.parse_known_intermixed_args(separate_resume(arguments))
-    except argparse.ArgumentError:
-        return []
-    return [] if unknown else [*known.words, *known.opts]
-
-
-def is_config_word(word: str) -> bool:
-    """Whether a word is a config key or ``KEY=VALUE``."""
-    return _KEY.fullmatch(word) is not None
-
-
-def separate_resume(arguments: Sequence[str]) -> list[str]:
-    """Keep ``--resume KEY VALUE`` from taking the key for a path: ``--resume`` becomes ``--resume=`` before a key."""
-    words = list(arguments)
-    for place, after in enumerate(words[1:]):
-        if words[place] == "--resume" and _KEY.fullmatch(after):
-            words[place] = "--resume="
-    return words
-
-
-def check_config(domain: str, cfg_file: str | Path, options: Sequence[str]) -> CfgNode:
-    """The finished config of a domain; all problems of the file and the options in one ``ConfigError``."""
     module = importlib.import_module(f"pet.{domain.replace('/', '.')}.config")
     cfg: CfgNode = module.get_base_cfg()
     cfg.merge_from_file(cfg_file)
     cfg.merge_from_list(list(options))
+    if args is not None:
+        apply_flags(cfg, args)
     module.infer_cfg(cfg, cfg_file)
     return cfg
 
@@ -306,54 +280,110 @@ def launch(script: Path, arguments: Sequence[str], plan: Plan) -> int:
     return run_processes(script, arguments, plan)
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        description=f"Run the {name} that the path of the YAML selects, on one or several processes.",
-        epilog="Everything else goes to that script: its flags (--work-dir, --resume, --load-from, --amp, --seed, ...) and "
-        "config overrides as KEY VALUE or KEY=VALUE. Exit status: 0 done, 1 the run failed, 2 the command or the config "
-        "is wrong, 128+N stopped by signal N after a good checkpoint.",
-    )
+# -------------------------------------------------------------------------------------------------------- command
+
+
+def script_parser(name: str, description: str | None = None) -> argparse.ArgumentParser:
+    """The flags of ``train_net.py`` or ``test_net.py``."""
+    parser = default_argument_parser(description)
+    return add_test_arguments(parser) if name == "test_net.py" else add_train_arguments(parser)
+
+
+def add_launcher_arguments(parser: Any) -> None:
+    """Add what the launcher itself reads to a parser, or to a group of one."""
     add = parser.add_argument
-    add("--cfg", metavar="FILE", help=f"YAML of the experiment; default: {DEFAULT_CFG}")
     add("--gpu_id", "--gpu-id", metavar="IDS", help="GPUs such as 0,1, or cpu; default: every visible GPU, else the CPU")
+    add("--gpus", type=int, metavar="N", help="old flag: the first N GPUs; write --gpu_id 0,1,...")
+    add("--gpu-ids", nargs="+", metavar="ID", help="old flag: --gpu-ids 0 1 is --gpu_id 0,1")
     add("--nproc", type=int, metavar="N", help="number of processes; default: one for each GPU, one on the CPU")
     add("--type", metavar="KIND", help="vision, tasks or projects; default: from the path of the YAML")
     add("--master-port", "--master_port", type=int, default=0, metavar="PORT", help="port to meet at; default: a free one")
     add("--grace-period", type=int, default=60, metavar="S", help="seconds to save and leave after a signal; default: 60")
-    add("--explain", metavar="KEY", help="print the value of a config key and where it was set, then stop")
-    add("--help-config", nargs="?", const="", metavar="PREFIX", help="print the config keys below PREFIX, then stop")
-    return parser
 
 
-def main(arguments: Sequence[str] | None = None, name: str = "train_net.py", root: Path = REPOSITORY) -> int:
+def _split_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """What is the launcher's, and the words for the script."""
+    parser = ScriptParser(add_help=False, allow_abbrev=False)
+    add_launcher_arguments(parser)
+    own, rest = parser.parse_known_args(arguments)
+    words = own.gpu_ids or []
+    count = next((place for place, word in enumerate(words) if not word.isdecimal()), len(words))
+    own.gpu_ids = words[:count]
+    flag = next((place for place, word in enumerate(rest) if word.startswith("-")), len(rest))
+    return own, [*rest[:flag], *words[count:], *rest[flag:]]
+
+
+def _chosen_gpus(own: argparse.Namespace, device: str | None) -> str | None:
+    """``--gpu_id`` in one of its spellings."""
+    given = {"--gpu_id": own.gpu_id, "--gpus": own.gpus, "--gpu-ids": own.gpu_ids or None, "--device": device}
+    named = [flag for flag, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)} exclude one another; give one of them, best --gpu_id (0,1 or cpu)")
+    if own.gpus is not None and own.gpus < 1:
+        raise UsageError(f"--gpus is {own.gpus}; it must be at least 1. On the CPU: --gpu_id cpu")
+    old = [str(i) for i in range(own.gpus or 0)] or own.gpu_ids
+    if old:
+        print(f"note: {named[0]} is an old flag; Pet's is --gpu_id {','.join(old)}", file=sys.stderr, flush=True)
+    return ",".join(old) if old else own.gpu_id
+
+
+def _plan(own: argparse.Namespace, args: argparse.Namespace, cfg: CfgNode, training: bool) -> Plan:
+    """Where the processes of a run start; a process that torchrun, srun or mpirun started is one of them and starts none."""
+    gpu_id = _chosen_gpus(own, args.device)
+    if args.launcher != "none" or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        if gpu_id is not None or own.nproc is not None:
+            raise UsageError("another launcher started this process and chooses its device: leave --gpu_id and --nproc out")
+        return Plan()
+    on_cpu = gpu_id is None and cfg.MISC.DEVICE == "cpu"
+    nproc, gpus = choose_devices("cpu" if on_cpu else gpu_id, own.nproc, visible_gpus())
+    if getattr(args, "show", False) and nproc > 1:
+        raise UsageError(f"--show is for one process, not for {nproc}: add --nproc 1, or write the pictures with --show-dir DIR")
+    if training:
+        check_shares(cfg, nproc)
+    plan = Plan(nproc, gpus, master_port=own.master_port, grace_s=own.grace_period)
+    check_port(plan)
+    return plan
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    name: str = "train_net.py",
+    root: Path = REPOSITORY,
+    default_cfg: str | None = DEFAULT_CFG,
+    description: str | None = None,
+) -> int:
     """The launcher as a command; returns its exit status.
 
     Args:
         arguments: the command line without the program; ``None``: that of this process.
         name: which script of a domain to run, ``train_net.py`` or ``test_net.py``.
         root: folder that holds ``tools/``.
+        default_cfg: the experiment without CONFIG; ``None``: there must be one.
+        description: for ``--help``.
     """
-    args, rest = _parser(name).parse_known_args(arguments)
+    parser = script_parser(name, description)
+    parser.epilog = _EPILOG
+    add_launcher_arguments(parser.add_argument_group("launcher"))
     try:
+        own, rest = _split_arguments(arguments)
+        args, unknown = parse_known(parser, rest)
         if args.cfg is None and args.help_config is not None:
             print(help_config(get_base_cfg(), args.help_config))
             return EXIT_OK
-        cfg_file = args.cfg or os.path.relpath(root / DEFAULT_CFG)
-        domain, script = find_training_script(cfg_file, args.type, name, root)
-        cfg = check_config(domain, cfg_file, config_options(rest))
+        if args.cfg is None and default_cfg is not None:
+            args.cfg = os.path.relpath(root / default_cfg)
+            rest = ["--cfg", args.cfg, *rest]
+        if not unknown:  # else the script of the domain decides about its own flags
+            check_args(parser, args)
+        domain, script = find_training_script(args.cfg, own.type, name, root)
+        cfg = check_config(domain, args.cfg, [] if unknown else overrides(args), args)
         if args.explain is not None or args.help_config is not None:
             print(cfg.explain(args.explain) if args.explain is not None else help_config(cfg, args.help_config))
             return EXIT_OK
-        on_cpu = args.gpu_id is None and cfg.MISC.DEVICE == "cpu"
-        nproc, gpus = choose_devices("cpu" if on_cpu else args.gpu_id, args.nproc, visible_gpus())
-        if name == "train_net.py":
-            check_shares(cfg, nproc)
-        plan = Plan(nproc, gpus, master_port=args.master_port, grace_s=args.grace_period)
-        check_port(plan)
+        plan = _plan(own, args, cfg, training=name == "train_net.py")
     except (UsageError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
     # What a stopped run prints as the command that continues it.
     os.environ["PET_COMMAND"] = shlex.join(["python", *sys.argv])
-    return launch(script, ["--cfg", cfg_file, *rest], plan)
+    return launch(script, rest, plan)

@@ -39,6 +39,7 @@ def run_loop(step: Step, loader: Iterable[Any], all_hooks: Sequence[Hook] | Hook
             hooks.after_step(storage)
             _close_update(hooks, storage)
     seconds = perf_counter() - start
+    storage.loop_seconds, storage.hook_seconds = seconds, hooks.times()
     logging_rank(f"Finished update {storage.last_update} in {seconds:.1f} s; time in hooks: {hooks.time_table(seconds)}")
 
 

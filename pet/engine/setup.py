@@ -1,4 +1,4 @@
-"""What the scripts of all domains share: arguments, config, environment, distribution, exit status."""
+"""What the scripts of all domains share: config, environment, distribution, exit status."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ from torch import nn
 
 from pet.config import CfgNode, domain_header, read_domain_header
 from pet.config.explain import help_config
-from pet.engine import events
+from pet.engine import events, overfit, plan
+from pet.engine.arguments import UsageError, apply_flags, is_config_word, overrides, parse_args
+from pet.engine.arguments import add_train_arguments as add_train_arguments
+from pet.engine.arguments import default_argument_parser as default_argument_parser
 from pet.engine.checkpointer import CheckPointer, get_weights
 from pet.engine.evaluation import Evaluation, EvaluationSet
 from pet.engine.events import EventStorage
-from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, find_domain, is_config_word, separate_resume
+from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, find_domain
 from pet.engine.ranks import adopt_launcher
+from pet.engine.record import close_record, open_record
 from pet.engine.resume import report_config_changes
 from pet.engine.step import SkipPolicy, TrainStep, make_clip
 from pet.utils import comm, env
@@ -35,9 +39,12 @@ from pet.utils.logger import LOGGER, log_file, logging_rank, setup_logging
 from pet.utils.rng import seed_everything
 from pet.utils.suggest import did_you_mean
 
-_ARCHIVED = ("metrics.json", "best.json", "finished.json", "tensorboard_log", "vis", "config.yaml")
+_ARCHIVED = (
+    *("metrics.json", "classes.json", "best.json", "finished.json", "run.json", "report.html"),
+    *("tensorboard_log", "vis", "config.yaml"),
+)
 
-_LESS_MEMORY = (
+LESS_MEMORY = (
     "The device has too little memory. Raise SOLVER.ACCUMULATE (the same batch in smaller parts), lower TRAIN.BATCH_SIZE, "
     "TEST.IMS_PER_GPU or the size of the pictures, or set SOLVER.AMP.ENABLED True"
 )
@@ -46,65 +53,21 @@ _LESS_MEMORY = (
 # ------------------------------------------------------------------------------------------- command line and config
 
 
-def default_argument_parser(description: str = "") -> argparse.ArgumentParser:
-    """The flags that every script takes, with the same meaning."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML of the experiment")
-    parser.add_argument("--work-dir", metavar="DIR", help="folder of the run (MISC.CKPT)")
-    parser.add_argument(
-        "--resume", nargs="?", const="", metavar="PATH", help="continue from the newest checkpoint of the folder, or from PATH"
-    )
-    parser.add_argument("--resume-from", dest="resume", metavar="PATH", help="the same as --resume PATH")
-    parser.add_argument("--auto-resume", dest="resume", action="store_const", const="", help="the same as --resume")
-    parser.add_argument("--load-from", metavar="PATH", help="start from these weights (TRAIN.WEIGHTS)")
-    parser.add_argument("--amp", action="store_true", help="mixed precision (SOLVER.AMP.ENABLED)")
-    parser.add_argument("--auto-scale-lr", action="store_true", help="multiply BASE_LR by BATCH_SIZE / SOLVER.BASE_BATCH_SIZE")
-    parser.add_argument("--no-validate", action="store_true", help="no evaluation during training (EVAL.ENABLED False)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed (MISC.SEED)")
-    parser.add_argument("--deterministic", action="store_true", help="deterministic kernels only (MISC.DETERMINISTIC)")
-    parser.add_argument(
-        "--launcher",
-        choices=("none", "pytorch", "slurm", "mpi"),
-        default="none",
-        help="who started the processes; found by itself",
-    )
-    parser.add_argument(
-        "--local_rank", "--local-rank", type=int, default=0, help="set by old launchers; LOCAL_RANK in the environment wins"
-    )
-    parser.add_argument("--explain", metavar="KEY", help="print the value of a config key and where it was set, then stop")
-    parser.add_argument("--help-config", nargs="?", const="", metavar="PREFIX", help="print the config keys, then stop")
-    parser.add_argument(
-        "--cfg-options", "--options", nargs="+", action="extend", default=[], metavar="K=V", help="config overrides"
-    )
-    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="config overrides, KEY VALUE or KEY=VALUE")
-    return parser
-
-
-def parse_args(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse flags and KEY VALUE pairs in any order; LOCAL_RANK in the environment wins over the flag."""
-    args, unknown = parser.parse_known_intermixed_args(separate_resume(sys.argv[1:] if arguments is None else arguments))
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}.{did_you_mean(unknown[0].partition('=')[0], flags)}")
-    args.local_rank = int(os.environ.get("LOCAL_RANK", args.local_rank))
-    words = getattr(args, "metrics", None) or []
-    first_key = next((i for i, word in enumerate(words) if is_config_word(word)), len(words))
-    if first_key < len(words):  # --metrics takes every word that follows, overrides included
-        args.metrics, args.opts = words[:first_key], [*words[first_key:], *args.opts]
-    return args
-
-
 def load_cfg(
     args: argparse.Namespace, get_base_cfg: Callable[[], CfgNode], infer_cfg: Callable[[CfgNode, str], CfgNode]
 ) -> CfgNode:
     """The frozen config: defaults < YAML < command line. ``--explain`` and ``--help-config`` are answered here."""
     cfg = get_base_cfg()
     cfg.merge_from_file(args.cfg)
-    cfg.merge_from_list([*args.opts, *args.cfg_options])
-    _apply_flags(cfg, args)
+    cfg.merge_from_list(overrides(args))
+    apply_flags(cfg, args)
     cfg = infer_cfg(cfg, args.cfg)
     if args.auto_scale_lr:
         scale_lr(cfg)
+    if getattr(args, "overfit_batch", None):
+        overfit.use_own_folder(cfg)
+    if getattr(args, "dry_run", False):
+        plan.use_scratch_folder(cfg)
     cfg.freeze()
     if args.explain is not None or args.help_config is not None:
         print(cfg.explain(args.explain) if args.explain is not None else help_config(cfg, args.help_config))
@@ -112,30 +75,17 @@ def load_cfg(
     return cfg
 
 
-def _apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
-    flags: list[tuple[str, str, Any]] = [
-        ("--work-dir", "MISC.CKPT", args.work_dir),
-        ("--load-from", "TRAIN.WEIGHTS", args.load_from),
-        ("--amp", "SOLVER.AMP.ENABLED", args.amp or None),
-        ("--no-validate", "EVAL.ENABLED", False if args.no_validate else None),
-        ("--seed", "MISC.SEED", args.seed),
-        ("--deterministic", "MISC.DETERMINISTIC", args.deterministic or None),
-        ("--resume", "TRAIN.AUTO_RESUME", None if args.resume is None else True),
-        ("--resume", "TRAIN.RESUME_FROM", args.resume or None),
-    ]
-    for flag, key, value in flags:
-        if value is not None:
-            cfg.merge_from_list([key, value], where=flag)
-
-
 def scale_lr(cfg: CfgNode) -> None:
-    """Multiply BASE_LR by BATCH_SIZE / BASE_BATCH_SIZE and say so; BATCH_SIZE counts all processes and micro-batches."""
+    """Multiply BASE_LR by BATCH_SIZE / BASE_BATCH_SIZE; BATCH_SIZE counts all processes and micro-batches.
+
+    The arithmetic is the origin of the new value, which the first page of the log tells.
+    """
     base, batch, rate = cfg.SOLVER.BASE_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.OPTIMIZER.BASE_LR
     if not base:
         raise ValueError("--auto-scale-lr needs SOLVER.BASE_BATCH_SIZE: the batch size that BASE_LR is meant for")
-    cfg.set("SOLVER.OPTIMIZER.BASE_LR", rate * batch / base, "--auto-scale-lr")
+    where = f"--auto-scale-lr: BASE_LR {rate:g} x {batch} / {base} = {rate * batch / base:g}"
+    cfg.set("SOLVER.OPTIMIZER.BASE_LR", rate * batch / base, where)
     cfg.set("SOLVER.BASE_BATCH_SIZE", batch, "--auto-scale-lr")  # config.yaml, run again, must not scale again
-    logging_rank(f"--auto-scale-lr: BASE_LR {rate:g} x {batch} / {base} = {rate * batch / base:g}")
 
 
 # -------------------------------------------------------------------------------------------------------- environment
@@ -152,7 +102,8 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -
     comm.init_distributed(device, cfg.MISC.DIST_TIMEOUT)
     folder = Path(cfg.MISC.CKPT)
     _prepare_together(folder, keep=mode != "train" or cfg.TRAIN.AUTO_RESUME or bool(cfg.TRAIN.RESUME_FROM))
-    setup_logging(folder / "log" / f"{mode}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}.txt")
+    log = None if cfg.MISC.DRY_RUN else folder / "log" / f"{mode}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}.txt"
+    setup_logging(log)
     seed_everything(cfg.MISC.SEED, comm.get_rank())
     if cfg.MISC.DETERMINISTIC:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -162,11 +113,27 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -
     return device
 
 
-def write_config(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """``<CKPT>/config.yaml``: all values; running it again repeats the run, wherever the file is moved."""
-    if comm.is_main_process():
-        domain = find_domain(args.cfg) or read_domain_header(args.cfg) or _domain_of_script()
-        atomic_text(Path(cfg.MISC.CKPT) / "config.yaml", cfg.dump_resolved(domain_header(domain, args.cfg)))
+def write_config(cfg: CfgNode, args: argparse.Namespace, data_report: str = "") -> None:
+    """``<CKPT>/config.yaml``: all values; running it again repeats the run, wherever the file is moved. ``run.json``: this start.
+
+    Args:
+        cfg: of the run.
+        args: of the command line.
+        data_report: text about the training data.
+    """
+    if not comm.is_main_process():
+        return
+    folder = Path(cfg.MISC.CKPT)
+    domain = find_domain(args.cfg) or read_domain_header(args.cfg) or _domain_of_script()
+    atomic_text(folder / "config.yaml", cfg.dump_resolved(domain_header(domain, args.cfg)))
+    start = {
+        "command": env.command(),
+        "log": os.path.relpath(log_file(), folder) if log_file() else "",
+        "environment": _describe_environment(cfg, choose_device(cfg.MISC.DEVICE), folder),
+        "changed": [[key, repr(default), repr(value), origin] for key, default, value, origin in cfg.diff_from_defaults()],
+        "data": data_report,
+    }
+    open_record(folder, start)
 
 
 def _domain_of_script() -> str:
@@ -227,8 +194,9 @@ def prepare_folder(folder: Path, keep: bool) -> None:
     LOGGER.warning(f"{folder} held an earlier run, which is not continued (TRAIN.AUTO_RESUME False); it is now in {aside}")
 
 
-def _log_first_page(cfg: CfgNode, device: torch.device, folder: Path) -> None:
-    lines = [f"Command: {env.command()}", *env.describe_machine(folder)]
+def _describe_environment(cfg: CfgNode, device: torch.device, folder: Path) -> list[str]:
+    """Versions, machine, processes and precision, a line each."""
+    lines = env.describe_machine(folder)
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     world, threads = comm.get_world_size(), torch.get_num_threads()
     processes = f"{world} process{'es' if world > 1 else ''} on {device.type}{name}"
@@ -238,12 +206,26 @@ def _log_first_page(cfg: CfgNode, device: torch.device, folder: Path) -> None:
     lines.append(f"Precision: {str(amp or torch.float32).removeprefix('torch.')}{scaler}; seed {cfg.MISC.SEED}")
     if device.type == "cuda":
         lines.append(f"TF32: {torch.backends.cuda.matmul.allow_tf32}")
+    return lines
+
+
+def _log_first_page(cfg: CfgNode, device: torch.device, folder: Path) -> None:
+    lines = [f"Command: {env.command()}", *_describe_environment(cfg, device, folder)]
+    rate = cfg.origin("SOLVER.OPTIMIZER.BASE_LR")
+    if rate.startswith("--auto-scale-lr"):
+        lines.append(rate)
     changed = [f"  {key} = {value!r}  ({origin})" for key, _, value, origin in cfg.diff_from_defaults()]
     lines.append(
         f"{len(changed)} config values differ from the defaults; they are in {log_file() or 'the log'} and in config.yaml"
     )
     logging_rank("\n".join(lines))
     logging_rank("Config, where it differs from the defaults:\n" + "\n".join(changed), logging.DEBUG)
+
+
+def log_analysis(cfg: CfgNode, domain: Any, model: nn.Module) -> None:
+    """Parameters, FLOPs and activations, as ANALYSER wants them."""
+    if cfg.ANALYSER.ENABLED and comm.is_main_process():
+        logging_rank(domain.Analyser(cfg, model, param_details=cfg.ANALYSER.DETAILS).describe())
 
 
 def amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
@@ -289,6 +271,7 @@ def build_checkpointer(cfg: CfgNode) -> CheckPointer:
         meta=meta,
     )
     if checkpointer.resume:
+        overfit.check_resumed(cfg, checkpointer.checkpoint["meta"]["config"])
         report_config_changes(cfg, checkpointer.checkpoint["meta"]["config"])
     return checkpointer
 
@@ -369,16 +352,32 @@ def is_finished(cfg: CfgNode, scheduler: Any) -> bool:
     return True
 
 
-def finish(cfg: CfgNode, storage: EventStorage, scheduler: Any) -> int:
-    """Say how the run ended and return its exit status."""
-    if storage.stop is not None and storage.stop.status:
-        logging_rank(f"Saved update {storage.last_update}. {resume_hint()}")
-        logging_rank(f"Not finished: {storage.stop.reason}")
-        return storage.stop.status
+def finish(
+    cfg: CfgNode, storage: EventStorage, scheduler: Any, report_run: Callable[[CfgNode], None] = lambda cfg: None
+) -> int:
+    """Say how the run ended and return its exit status.
+
+    Args:
+        cfg, storage, scheduler: of the run.
+        report_run: called after everything else is on disk, also when the run was stopped.
+    """
+    if cfg.MISC.DRY_RUN:
+        return EXIT_OK
+    status = storage.stop.status if storage.stop is not None else EXIT_OK
     reason = storage.stop.reason if storage.stop is not None else f"{storage.last_update} updates done"
-    if comm.is_main_process():
+    folder = Path(cfg.MISC.CKPT)
+    if comm.is_main_process() and not status:
         record = {"reason": reason, "next": scheduler.iteration, "max_iter": scheduler.max_iter}
-        atomic_json(Path(cfg.MISC.CKPT) / "finished.json", record)
+        atomic_json(folder / "finished.json", record)
+    ending = {"status": "stopped" if status else "finished", "reason": reason, "updates": storage.last_update}
+    close_record(folder, {**ending, "seconds": storage.loop_seconds, "hooks": storage.hook_seconds})
+    report_run(cfg)
+    if status:
+        logging_rank(f"Saved update {storage.last_update}. {resume_hint()}")
+        logging_rank(f"Not finished: {reason}")
+        return status
+    if cfg.DATA.OVERFIT_BATCHES:
+        logging_rank(overfit.verdict(cfg))
     logging_rank(f"Finished: {reason}. Everything is in {cfg.MISC.CKPT}")
     return EXIT_OK
 
@@ -400,13 +399,16 @@ def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     0 done; 1 the run failed; 2 the command, the config or the data are wrong and nothing was started; 128 + N stopped by
     signal N after a checkpoint.
     """
-    args = parse_args(parser)
+    try:
+        args = parse_args(parser)
+    except UsageError as error:
+        sys.exit(_report_wrong_start(error))
     status = EXIT_FAILED
     try:
         status = main(args)
     except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
         if events.storages_opened():
-            logging_rank(resume_hint())
+            _record_failure(error)
             raise
         status = _report_wrong_start(error)
     except KeyboardInterrupt:
@@ -414,13 +416,22 @@ def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.Argumen
         status = 128 + signal.SIGINT
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
-            error.add_note(_LESS_MEMORY)
+            error.add_note(LESS_MEMORY)
         if events.storages_opened():
-            logging_rank(resume_hint())
+            _record_failure(error)
         raise
     finally:
         comm.shutdown_distributed()
+        plan.remove_scratch_folders()
     sys.exit(status)
+
+
+def _record_failure(error: Exception) -> None:
+    """A training failed: the traceback in the log file, the cause in ``run.json``, how to go on on the console."""
+    LOGGER.debug("%s", "".join(traceback.format_exception(error)))
+    if log_file():
+        close_record(Path(log_file()).parents[1], {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
+    logging_rank(resume_hint())
 
 
 def _report_wrong_start(error: Exception) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import time
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +15,7 @@ from typing import IO, Any
 import torch
 
 from pet.engine.events import EventStorage
-from pet.utils.files import finite
+from pet.utils.files import atomic_json, finite
 from pet.utils.images import write_png
 from pet.utils.logger import LOGGER
 
@@ -120,9 +122,12 @@ class JSONWriter(EventWriter):
         self._write(storage, storage.latest_with_smoothing_hint())
 
     def write_results(self, storage: EventStorage) -> None:
-        """Append evaluations."""
+        """Append evaluations; ``classes.json`` beside the file has the numbers of each class of the newest one."""
         for results in storage.evaluations:
             self._write(storage, {"eval": results})
+        if storage.class_tables:
+            record = {"iteration": storage.iteration, "classes": storage.class_tables}
+            atomic_json(self._path.with_name("classes.json"), record)
 
     def state_dict(self) -> dict[str, Any]:
         """Length of the file in bytes, durable on disk."""
@@ -151,10 +156,11 @@ class TensorBoardWriter(EventWriter):
     Args:
         folder: the event files go there. TensorBoard forgets what earlier processes wrote there from the first update on that
             this one writes.
+        first_pictures: folder of PNG files that show the data; a run that begins adds them as ``data/<name>``.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
+    def __init__(self, folder: str | Path, first_pictures: str | Path | None = None) -> None:
+        self._folder, self._first_pictures = Path(folder), first_pictures
         self._opened: Any = None
         # Update, time and scalars of log steps.
         self._pending: list[tuple[int, float, dict[str, float]]] = []
@@ -164,7 +170,19 @@ class TensorBoardWriter(EventWriter):
             from torch.utils.tensorboard import SummaryWriter
 
             self._opened = SummaryWriter(str(self._folder), purge_step=storage.iteration)
+            if self._first_pictures is not None and storage.iteration == 1:
+                self._add_files(sorted(Path(self._first_pictures).glob("*.png")))
         return self._opened
+
+    def _add_files(self, paths: Sequence[Path]) -> None:
+        """Add PNG files as they are."""
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+        for path in paths:
+            content = path.read_bytes()
+            width, height = struct.unpack(">II", content[16:24])  # where every PNG file has them
+            image = Summary.Image(encoded_image_string=content, height=height, width=width, colorspace=3)
+            self._opened.file_writer.add_summary(Summary(value=[Summary.Value(tag=f"data/{path.stem}", image=image)]), 0)
 
     def write_scalars(self, storage: EventStorage) -> None:
         """Add the scalars; several log steps reach TensorBoard together, because waking its thread is most of the cost."""
@@ -174,7 +192,7 @@ class TensorBoardWriter(EventWriter):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         for iteration, seconds, scalars in self._pending:
             tags = {name: f"{'loss' if 'loss' in name else 'train'}/{name}" for name in scalars}

@@ -15,7 +15,7 @@ from pet.evaluation.evaluator import Columns, Inputs
 from pet.evaluation.instances import InstanceEvaluator, Instances, Rle, decode_mask, encode_masks, write_bytes
 from pet.evaluation.proposals import IOUS
 from pet.evaluation.semantic import IGNORED, encode_png, picture_stems
-from pet.evaluation.tables import metric_table_lines, nan_mean, result_line
+from pet.evaluation.tables import ClassNumbers, nan_mean, result_line
 from pet.evaluation.truth import InstanceTruth
 
 Floats = NDArray[np.float64]
@@ -248,29 +248,39 @@ class CityscapesEvaluator(InstanceEvaluator):
         """What ``evaluate`` returns, known before."""
         return ["cityscapes_AP", "cityscapes_AP50"] if self.metrics else []
 
+    def class_tables(self) -> dict[str, ClassNumbers]:
+        """AP and AP50 of each class."""
+        if self.ap is None:
+            return {}
+        columns = {"AP": self.ap.mean(axis=1), "AP50": self.ap[:, 0]}
+        return {"cityscapes": ClassNumbers(self.truth.class_names, columns)}
+
     def table(self) -> str:
         """The results and numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
         if self.ap is None:
             return f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
-        columns = {"AP": self.ap.mean(axis=1), "AP50": self.ap[:, 0]}
-        rows = metric_table_lines(columns, self.truth.class_names) if self.classwise else []
+        rows = self.class_tables()["cityscapes"].lines() if self.classwise else []
         return "\n".join([result_line(self.results), *rows])
 
-    def write(self, prefix: str | Path) -> list[Path]:
+    def write(self, prefix: str | Path, folder: str | Path | None = None) -> list[Path]:
         """Write ``<prefix>.cityscapes/<picture>_pred.txt`` and a PNG for each instance, on rank 0 after ``evaluate``.
 
         A line of the text is: name of the PNG, id of the class in Cityscapes, score. The PNG is 255 inside the instance.
 
+        Args:
+            prefix: of the name of the folder.
+            folder: instead of ``<prefix>.cityscapes``.
+
         Returns:
             The folder.
         """
-        folder, names = Path(f"{prefix}.cityscapes"), picture_stems(self.truth)
+        folder, names = Path(folder or f"{prefix}.cityscapes"), picture_stems(self.truth)
         for index, row in zip(self.expected_ids, self.detections(), strict=True):
             lines = []
             ids = [int(self.truth.category_ids[c]) for c in row.labels]
             for number, (rle, id, score) in enumerate(zip(row.rles or [], ids, row.scores.tolist(), strict=True)):
                 name = f"{names[index]}_pred_{number:03d}_{id}.png"
                 write_bytes(folder / name, encode_png(255 * decode_mask(rle)))
-                lines.append(f"{name} {id} {score:.6f}\n")
+                lines.append(f"{name} {id} {score:.9g}\n")  # nine digits give the same float32 back
             write_bytes(folder / f"{names[index]}_pred.txt", "".join(lines).encode())
         return [folder]

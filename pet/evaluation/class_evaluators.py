@@ -13,6 +13,7 @@ from torch import Tensor
 from pet.evaluation import classification as metrics
 from pet.evaluation.evaluator import Columns, DatasetEvaluator, Inputs, short_list
 from pet.evaluation.report import class_table_lines, confusion_lines
+from pet.evaluation.tables import ClassNumbers
 from pet.utils.logger import LOGGER, log_once
 from pet.utils.suggest import did_you_mean
 
@@ -53,6 +54,14 @@ class _ClassEvaluator(DatasetEvaluator):
         """Forget all predictions and results."""
         super().reset()
         self.per_class: metrics.ClassTable | None = None
+
+    def class_tables(self) -> dict[str, ClassNumbers]:
+        """Precision, recall, F1 and support of each class."""
+        if self.per_class is None:
+            return {}
+        numbers = self.per_class
+        columns = {"F1": numbers.f1, "precision": numbers.precision, "recall": numbers.recall, "support": numbers.support}
+        return {"label": ClassNumbers(self.class_names, columns)}
 
     def table(self) -> str:
         """Numbers of the classes as lines of text, for rank 0 after ``evaluate``."""

@@ -12,7 +12,7 @@ import numpy as np
 from pet.evaluation import coco_metrics
 from pet.evaluation.coco_metrics import Backend, CocoScores, Kind
 from pet.evaluation.instances import InstanceEvaluator, Instances, write_bytes
-from pet.evaluation.tables import metric_table_lines, result_line
+from pet.evaluation.tables import ClassNumbers, result_line
 from pet.evaluation.truth import InstanceTruth
 from pet.utils.suggest import did_you_mean
 
@@ -98,13 +98,22 @@ class CocoEvaluator(InstanceEvaluator):
         chosen = self.kinds if self.metrics else ()
         return [f"{kind}_{name}" for kind in chosen for name in coco_metrics.coco_names(kind, self.max_detections)]
 
+    def class_tables(self) -> dict[str, ClassNumbers]:
+        """AP, AP50, instances to find and detections of each class, by kind."""
+        return {
+            kind: ClassNumbers(
+                self.truth.class_names,
+                {"AP": scores.ap, "AP50": scores.ap50, "truths": scores.truths, "detections": scores.detections},
+            )
+            for kind, scores in self.scores.items()
+        }
+
     def table(self) -> str:
         """Numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
         lines: list[str] = []
-        for kind, scores in self.scores.items():
-            columns = {"AP": scores.ap, "AP50": scores.ap50, "truths": scores.truths, "detections": scores.detections}
-            lines.append(result_line({f"{kind}_{name}": value for name, value in scores.values.items()}))
-            lines += metric_table_lines(columns, self.truth.class_names) if self.classwise else []
+        for kind, numbers in self.class_tables().items():
+            lines.append(result_line({f"{kind}_{name}": value for name, value in self.scores[kind].values.items()}))
+            lines += numbers.lines() if self.classwise else []
         return "\n".join(lines) or f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
 
     def entries(self, kind: Kind, original: bool = True) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.evaluation.evaluator import short_list
+from pet.evaluation.precision_recall import POINTS, PrecisionRecall
 from pet.evaluation.tables import nan_mean
 from pet.utils.suggest import did_you_mean
 
@@ -47,6 +48,7 @@ class CocoScores:
         ap, ap50: (C,) of each class.
         truths: (C,) instances that are judged: not crowd and, of keypoints, with a labelled point.
         detections: (C,) entries of the predictions.
+        curves: precision, recall and score of each class at IoU 0.5.
     """
 
     values: dict[str, float]
@@ -55,6 +57,7 @@ class CocoScores:
     ap50: Floats
     truths: NDArray[np.int64]
     detections: NDArray[np.int64]
+    curves: PrecisionRecall
 
 
 @dataclass(frozen=True)
@@ -275,9 +278,9 @@ class _Problem:
             yield part, shared | {"annotations": truths}, shared | {"annotations": detections}
 
 
-def _run(problem: _Problem) -> tuple[Floats, Floats]:
-    """Precision (T, R, C, A, M) and recall (T, C, A, M) over IoUs, recalls, classes, areas, detections; -1: no truth."""
-    found = []
+def _run(problem: _Problem) -> tuple[Floats, Floats, PrecisionRecall]:
+    """Precision (T, R, C, A, M), recall (T, C, A, M) over IoUs, recalls, classes, areas, detections (-1: no truth); curves."""
+    found, scores = [], []
     for labels, truth, detections in problem.parts():
         # The back ends report progress with print; warnings take other ways.
         with redirect_stdout(StringIO()):
@@ -287,10 +290,14 @@ def _run(problem: _Problem) -> tuple[Floats, Floats]:
             evaluator.evaluate()
             evaluator.accumulate()
         found.append((np.asarray(evaluator.eval["precision"]), np.asarray(evaluator.eval["recall"])))
+        scores.append(np.asarray(evaluator.eval["scores"])[0, :, :, 0, -1])
     # The back ends differ in the last bit of divisions and in the order in memory; the same numbers must come of both.
     tables = np.concatenate([p for p, _ in found], axis=2), np.concatenate([r for _, r in found], axis=1)
     precision, recall = (np.ascontiguousarray(np.round(table, 12)) for table in tables)
-    return precision, recall
+    at_50, score = precision[0, :, :, 0, -1], np.concatenate(scores, axis=1)
+    known = at_50 > -1
+    curves = PrecisionRecall(np.linspace(0.0, 1.0, POINTS), np.where(known, at_50, np.nan), np.where(known, score, np.nan))
+    return precision, recall, curves
 
 
 def _evaluator(truth: Entry, detections: Entry, task: _Task) -> Any:
@@ -331,7 +338,7 @@ def _mean(values: Floats) -> float:
 
 
 def _summary(problem: _Problem, names: Sequence[str]) -> CocoScores:
-    precision, recall = _run(problem)
+    precision, recall, curves = _run(problem)
     areas = _KEYPOINT_AREAS if problem.task.kind == "keypoints" else _AREAS
     places = {f"AR{count}": m for m, count in enumerate(problem.task.max_detections)}
     thresholds = {"50": 0, "75": 5}
@@ -351,4 +358,5 @@ def _summary(problem: _Problem, names: Sequence[str]) -> CocoScores:
         np.array([_mean(precision[0, :, c, 0, -1]) for c in labels]),
         np.array([problem.judged(c + 1) for c in labels], dtype=np.int64),
         np.array([len(problem.detections.get(c + 1, ())) for c in labels], dtype=np.int64),
+        curves,
     )

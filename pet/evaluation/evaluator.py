@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pet.evaluation.tables import ClassNumbers
 from pet.utils import comm
 
 # One entry a prediction and name: an array whose first axis counts images, or a list.
@@ -74,6 +75,10 @@ class DatasetEvaluator(ABC):
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """Metrics from ``self.columns``; runs on rank 0 only, so it must not communicate."""
+
+    def class_tables(self) -> dict[str, ClassNumbers]:
+        """Numbers of the classes by what is judged, e.g. ``bbox``, on rank 0 after ``evaluate``; empty if there are none."""
+        return {}
 
     def reset(self) -> None:
         """Forget all predictions."""

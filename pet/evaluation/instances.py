@@ -120,6 +120,9 @@ class InstanceEvaluator(DatasetEvaluator):
         kinds: of the data set, what ``metrics`` need.
         parts: which of ``masks`` and ``keypoints`` to keep.
         limit: detections a picture, the highest scores; ``None``: all.
+
+    Attributes:
+        source: what the kept detections are: ``instances``, or ``proposals`` without classes.
     """
 
     key = "instances"
@@ -136,7 +139,7 @@ class InstanceEvaluator(DatasetEvaluator):
         for kind in kinds if metrics else ():
             check_kind(truth, kind, ", ".join(metrics))
         self.truth, self.metrics = truth, tuple(metrics)
-        self.parts, self.limit = tuple(parts), limit
+        self.parts, self.limit, self.source = tuple(parts), limit, self.key
         super().__init__(truth.name, range(len(truth)))
 
     def collect(self, inputs: Inputs, outputs: Any) -> Columns:

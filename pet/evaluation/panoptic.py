@@ -14,7 +14,7 @@ from pet.evaluation.coco import write_json
 from pet.evaluation.evaluator import Columns, DatasetEvaluator, Inputs, short_list
 from pet.evaluation.instances import to_numpy, write_bytes
 from pet.evaluation.semantic import encode_png, picture_stems
-from pet.evaluation.tables import metric_table_lines, nan_mean, result_line
+from pet.evaluation.tables import ClassNumbers, nan_mean, result_line
 from pet.evaluation.truth import PanopticTruth, check_classes, check_kind
 from pet.utils.logger import log_once
 
@@ -227,14 +227,20 @@ class PanopticEvaluator(DatasetEvaluator):
         """What ``evaluate`` returns, known before."""
         return [] if self.predictions_only else [f"{name}{group}" for group in _GROUPS for name in ("PQ", "SQ", "RQ")]
 
-    def table(self) -> str:
-        """The results and numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
+    def class_tables(self) -> dict[str, ClassNumbers]:
+        """PQ, SQ, RQ and segments of each class."""
         scores = self.scores
         if scores is None:
-            return f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
+            return {}
         columns = {"PQ": scores.pq, "SQ": scores.sq, "RQ": scores.rq}
         counts = {"matched": scores.matched, "false": scores.false, "missed": scores.missed}
-        rows = metric_table_lines({**columns, **counts}, self.class_names) if self.classwise else []
+        return {"panoptic": ClassNumbers(self.class_names, {**columns, **counts})}
+
+    def table(self) -> str:
+        """The results and numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
+        if self.scores is None:
+            return f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
+        rows = self.class_tables()["panoptic"].lines() if self.classwise else []
         return "\n".join([result_line(self.results), *rows])
 
     def write(self, prefix: str | Path) -> list[Path]:

@@ -96,6 +96,8 @@ def read_plain(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix not in _READERS:
         raise ValueError(f"{path}: the suffix must be one of {', '.join(_READERS)}, not '{path.suffix}'")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
     try:
         with open(path, "rb") as handle:
             content = _READERS[path.suffix](handle)
@@ -105,3 +107,12 @@ def read_plain(path: str | Path) -> dict[str, Any]:
         kind = type(content).__name__
         raise ValueError(f"{path} holds a {kind}, not a mapping; it was not written by Pet")  # noqa: TRY004 - the file is wrong, not the call
     return content
+
+
+def is_plain_file(path: str | Path) -> bool:
+    """Whether ``path`` is a file that ``write_plain`` may have written; a list in JSON is COCO's."""
+    path = Path(path)
+    if not path.is_file() or path.suffix not in _READERS:
+        return False
+    with open(path, "rb") as handle:
+        return path.suffix != ".json" or not handle.read(64).lstrip().startswith(b"[")

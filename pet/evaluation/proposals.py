@@ -84,6 +84,7 @@ class ProposalEvaluator(InstanceEvaluator):
             raise ValueError(f"numbers is {tuple(numbers)}; it must name numbers of at least 1, e.g. {NUMBERS}")
         self.numbers, self.backend = tuple(sorted(numbers)), backend
         super().__init__(truth, () if predictions_only else metrics, ["boxes"], limit=self.numbers[-1])
+        self.source = "proposals"
 
     def collect(self, inputs: Inputs, outputs: Any) -> Columns:
         """The best boxes of each picture."""

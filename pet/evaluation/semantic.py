@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from pet.evaluation.evaluator import Columns, DatasetEvaluator, Inputs, short_list
 from pet.evaluation.instances import to_numpy, write_bytes
-from pet.evaluation.tables import metric_table_lines, nan_mean, result_line
+from pet.evaluation.tables import ClassNumbers, nan_mean, result_line
 from pet.evaluation.truth import SemanticTruth, check_classes, check_kind
+from pet.utils.files import unique_stems
 from pet.utils.logger import log_once
 
 Floats = NDArray[np.float64]
@@ -127,7 +128,7 @@ class SemanticEvaluator(DatasetEvaluator):
         if not self.predictions_only:
             kept["pairs"] = [self._pairs(index, one) for index, one in zip(indices, maps, strict=False)]
         if self.keep_predictions:
-            ids = self._file_ids()
+            ids = class_ids(self.truth)
             kept["png"] = [encode_png(ids[one]) for one in maps]
         return kept
 
@@ -138,12 +139,6 @@ class SemanticEvaluator(DatasetEvaluator):
             raise ValueError(f"{self.name}, picture {self.truth.annotations(index).file}: {error}") from error
         places = np.flatnonzero(counts)
         return places, counts[places]
-
-    def _file_ids(self) -> Ints:
-        """What a file says for each class: its id, or the index where there are no ids."""
-        classes = len(self.class_names)
-        choices = (self.truth.semseg_ids, self.truth.category_ids, range(classes))
-        return np.array(next(ids for ids in choices if len(ids) == classes))
 
     def compute(self) -> dict[str, float]:
         """The metrics; fills the attributes."""
@@ -167,12 +162,18 @@ class SemanticEvaluator(DatasetEvaluator):
         """What ``evaluate`` returns, known before."""
         return [] if self.predictions_only else list(NAMES)
 
+    def class_tables(self) -> dict[str, ClassNumbers]:
+        """IoU, accuracy and pixels of each class."""
+        if self.scores is None:
+            return {}
+        columns = {"IoU": self.scores.iou, "accuracy": self.scores.accuracy, "pixels": self.scores.pixels}
+        return {"semseg": ClassNumbers(self.class_names, columns)}
+
     def table(self) -> str:
         """The results and numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
         if self.scores is None:
             return f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
-        columns = {"IoU": self.scores.iou, "accuracy": self.scores.accuracy, "pixels": self.scores.pixels}
-        rows = metric_table_lines(columns, self.class_names) if self.classwise else []
+        rows = self.class_tables()["semseg"].lines() if self.classwise else []
         return "\n".join([result_line(self.scores.values), *rows])
 
     def write(self, prefix: str | Path) -> list[Path]:
@@ -192,6 +193,13 @@ class SemanticEvaluator(DatasetEvaluator):
         return [folder]
 
 
+def class_ids(truth: SemanticTruth) -> Ints:
+    """What files say for each class of pixels: its id, or its index where there are no ids."""
+    classes = len(truth.semseg_names or truth.class_names)
+    choices = (truth.semseg_ids, truth.category_ids, range(classes))
+    return np.array(next(ids for ids in choices if len(ids) == classes))
+
+
 def semantic_maps(name: str, outputs: Mapping[str, Any]) -> Sequence[Any]:
     """The class maps among the outputs of a model.
 
@@ -209,13 +217,7 @@ def semantic_maps(name: str, outputs: Mapping[str, Any]) -> Sequence[Any]:
 
 def picture_stems(truth: Any) -> list[str]:
     """A file name without suffix for each picture: that of the picture, with the folder if needed to tell them apart."""
-    paths = [Path(truth.annotations(index).file) for index in range(len(truth))]
-    # Pictures that are drawn are called name[0], which a shell takes for a pattern.
-    stems = [path.stem.replace("[", "_").rstrip("]") for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
-    stems = [f"{path.parent.name}_{path.stem}" for path in paths]
-    return stems if len(set(stems)) == len(stems) else [f"{index:06d}_{path.stem}" for index, path in enumerate(paths)]
+    return unique_stems([truth.annotations(index).file for index in range(len(truth))])
 
 
 def encode_png(values: NDArray[Any]) -> bytes:

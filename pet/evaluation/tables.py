@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 LIMIT = 30
+
+
+class ClassNumbers(NamedTuple):
+    """Numbers of the classes of a data set.
+
+    Attributes:
+        names: C names.
+        columns: title to (C,) numbers; the first one says which classes are the worst.
+    """
+
+    names: Sequence[str]
+    columns: Mapping[str, NDArray[Any]]
+
+    def lines(self) -> list[str]:
+        """As text, see ``metric_table_lines``."""
+        return metric_table_lines(self.columns, self.names)
+
+    def plain(self) -> dict[str, list[Any]]:
+        """As plain values: ``class`` and the columns, lists of equal length."""
+        return {"class": list(self.names), **{title: np.asarray(values).tolist() for title, values in self.columns.items()}}
 
 
 def metric_table_lines(

@@ -15,7 +15,7 @@ from pet.evaluation.boxes import box_iou
 from pet.evaluation.evaluator import Columns, Inputs
 from pet.evaluation.instances import InstanceEvaluator, Instances, write_bytes
 from pet.evaluation.proposals import NUMBERS, box_recalls
-from pet.evaluation.tables import metric_table_lines, nan_mean, result_line
+from pet.evaluation.tables import ClassNumbers, nan_mean, result_line
 from pet.evaluation.truth import InstanceTruth
 from pet.utils.suggest import did_you_mean
 
@@ -162,7 +162,7 @@ class VocEvaluator(InstanceEvaluator):
         """The detections of each picture, or only proposals where a model makes nothing else."""
         found: Sequence[Mapping[str, Any]]
         if "mAP" not in self.metrics and "proposals" in outputs:
-            found = [{"boxes": one["boxes"], "scores": one["scores"]} for one in outputs["proposals"]]
+            found, self.source = [{"boxes": one["boxes"], "scores": one["scores"]} for one in outputs["proposals"]], "proposals"
         else:
             found = self._outputs(outputs)
         return {"instances": self._read(inputs, found)}
@@ -216,13 +216,19 @@ class VocEvaluator(InstanceEvaluator):
         names = [f"recall@{number}@{iou:g}" for number in self.numbers for iou in self.ious]
         return dict(zip(names, table.ravel().tolist(), strict=True))
 
+    def class_tables(self) -> dict[str, ClassNumbers]:
+        """AP at each threshold, objects to find and detections of each class."""
+        if self.ap is None or self._counts is None:
+            return {}
+        columns: dict[str, NDArray[Any]] = {_ap_name(iou): self.ap[:, i] for i, iou in enumerate(self.ious)}
+        columns |= {"truths": self._counts[0], "detections": self._counts[1]}
+        return {"mAP": ClassNumbers(self.truth.class_names, columns)}
+
     def table(self) -> str:
         """The results and numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
         lines = [result_line(self.results)] if self.results else []
-        if self.classwise and self.ap is not None and self._counts is not None:
-            columns: dict[str, NDArray[Any]] = {_ap_name(iou): self.ap[:, i] for i, iou in enumerate(self.ious)}
-            columns |= {"truths": self._counts[0], "detections": self._counts[1]}
-            lines += metric_table_lines(columns, self.truth.class_names)
+        for numbers in self.class_tables().values() if self.classwise else ():
+            lines += numbers.lines()
         return "\n".join(lines) or f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
 
     def write(self, prefix: str | Path) -> list[Path]:
@@ -242,7 +248,7 @@ class VocEvaluator(InstanceEvaluator):
 
 def _lines(name: str, row: Instances, c: int) -> list[str]:
     own = row.labels == c
-    boxes = row.boxes[own] + np.array([1, 1, 0, 0], dtype=np.float32)
+    boxes = row.boxes[own] + np.array([1, 1, 0, 0], dtype=np.float64)
     return [f"{name} {s:.6f} {' '.join(f'{x:.3f}' for x in box)}\n" for s, box in zip(row.scores[own], boxes, strict=True)]
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -102,3 +102,19 @@ def file_digest(path: str | Path, name: str = "sha256") -> str:
         while piece := handle.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def unique_stems(files: Sequence[str]) -> list[str]:
+    """A name without folder and suffix for each file: its own, with the folder or else its place where needed to tell them apart.
+
+    Example:
+        >>> unique_stems(["a/1.jpg", "b/1.jpg", "b/2.jpg"])
+        ['a_1', 'b_1', 'b_2']
+    """
+    # Samples in a packed file are called file[0], which a shell takes for a pattern.
+    paths = [Path(file.replace("[", "_").rstrip("]")) for file in files]
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    stems = [f"{path.parent.name}_{path.stem}" for path in paths]
+    return stems if len(set(stems)) == len(stems) else [f"{index:06d}_{path.stem}" for index, path in enumerate(paths)]

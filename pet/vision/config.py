@@ -222,7 +222,10 @@ SECTIONS: dict[str, Any] = {
             "SCALE": key((0.1, 2.0), "range of the scale, relative to the size", element=float, length=2, above=0.0),
         },
     },
-    "TEST": {"SIZE_DIVISIBILITY": key(32, "as TRAIN.SIZE_DIVISIBILITY", low=0, unit="pixels")},
+    "TEST": {
+        "SIZE_DIVISIBILITY": key(32, "as TRAIN.SIZE_DIVISIBILITY", low=0, unit="pixels"),
+        "TTA": {"SWAP_KEYPOINTS": key(True, "keypoints that are left and right of each other change names in mirrored views")},
+    },
 }
 # fmt: on
 
@@ -329,6 +332,19 @@ def _levels(cfg: CfgNode) -> list[Problem]:
     return [Problem("MODEL.FEATURES", message, related=("MODEL.BACKBONE",))]
 
 
+def label_counts(cfg: CfgNode) -> dict[str, int]:
+    """How many labels of each kind the heads tell apart, by the list in ``pet.data.names.LabelNames`` that names them."""
+    model, heads = cfg.MODEL, cfg.MODEL.GLOBAL_HEAD
+    semseg = heads.SEMSEG.NUM_CLASSES
+    counts = {
+        "class_names": (heads.CLS.TYPE or heads.DET.TYPE, model.NUM_CLASSES if heads.DET.TYPE else heads.CLS.NUM_CLASSES),
+        "semseg_names": (heads.SEMSEG.TYPE, semseg),
+        "stuff_names": (heads.PANOSEG.TYPE, semseg - 1),  # the last class stands for all things
+        "keypoint_names": (model.ROI_HEAD.KEYPOINT.TYPE, model.ROI_HEAD.KEYPOINT.NUM_KEYPOINTS),
+    }
+    return {name: count for name, (there, count) in counts.items() if there}
+
+
 # Metric -> what the model must predict for it; proposal, proposal_fast and recall work on any boxes.
 _NEEDS = {
     "bbox": "boxes", "segm": "masks", "keypoints": "keypoints", "proposal": "boxes", "proposal_fast": "boxes", "mAP": "boxes",
@@ -408,12 +424,16 @@ def _transforms(cfg: CfgNode) -> list[Problem]:
     return problems
 
 
+# Transforms that a prediction can be taken back through; with the former names of to_tensor.
+_UNDONE = ("resize", "to_tensor", "normalize", "ImageToTensor", "DefaultFormatBundle")
+
+
 def _test_transforms(cfg: CfgNode) -> list[Problem]:
     """Predictions are scaled back to the size of the picture; what else moved its pixels cannot be undone.
 
     A transform of one's own, an import path, may leave them in place.
     """
-    moved = [name for name in cfg.TEST.TRANSFORMS if name not in ("resize", "normalize") and "." not in name]
+    moved = [name for name in cfg.TEST.TRANSFORMS if name not in _UNDONE and "." not in name]
     if not moved or not annotation_kinds(cfg) - {"label"}:
         return []
     message = f"{', '.join(moved)}: boxes and maps could not be brought back to the picture; allowed are resize and normalize"

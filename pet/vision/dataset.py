@@ -12,6 +12,7 @@ from pet.data.collate import Collate, collate_padded
 from pet.data.datasets import VisionDataset
 from pet.data.datasets.instances import FileDataset
 from pet.data.loader import EvalLoader, TrainLoader
+from pet.data.names import names_for_checkpoint as names_for_checkpoint
 from pet.data.report import data_report
 from pet.data.transforms import build_transforms
 from pet.utils.comm import get_world_size
@@ -162,7 +163,14 @@ def make_train_data_loader(cfg: CfgNode, dataset: VisionDataset, start_iter: int
 
 def make_test_data_loader(cfg: CfgNode, dataset: VisionDataset) -> EvalLoader:
     """A loader that shows every test sample once, to one process."""
-    return build.eval_loader(cfg, dataset, partial(collate_padded, size_divisibility=cfg.TEST.SIZE_DIVISIBILITY))
+    swapped = cfg.TEST.TTA.SWAP_KEYPOINTS
+    pairs = tuple(getattr(dataset, "flip_pairs", ())) if swapped else ()
+    return build.eval_loader(cfg, dataset, eval_collate(cfg), pairs)
+
+
+def eval_collate(cfg: CfgNode) -> Collate:
+    """Joins test samples to a batch."""
+    return partial(collate_padded, size_divisibility=cfg.TEST.SIZE_DIVISIBILITY)
 
 
 def report_dataset(cfg: CfgNode, dataset: VisionDataset) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pet.config import CfgNode
 from pet.data.datasets.base import VisionDataset
@@ -12,6 +15,7 @@ from pet.evaluation import (
     CityscapesEvaluator,
     ClassificationEvaluator,
     CocoEvaluator,
+    InstanceEvaluator,
     LvisEvaluator,
     PanopticEvaluator,
     ProposalEvaluator,
@@ -19,13 +23,16 @@ from pet.evaluation import (
     VocEvaluator,
     check_output_path,
     class_predictions,
+    instance_predictions,
     write_plain,
 )
+from pet.evaluation.predictions import is_plain_file, read_plain
+from pet.evaluation.stored import StoredInputs, read_stored, stored_inputs, stored_scores
 from pet.utils import comm
 from pet.utils.logger import logging_rank
 from pet.vision.config import METRICS, default_metrics, metrics_without_head
 
-__all__ = ["EvaluatorGroup", "build_evaluator", "check_output_path", "write_predictions"]
+__all__ = ["EvaluatorGroup", "build_evaluator", "check_output_path", "evaluate_file", "write_predictions"]
 
 _COCO = ("bbox", "segm", "keypoints")
 # Metric -> what the data set must know.
@@ -51,10 +58,11 @@ class EvaluatorGroup:
     Args:
         name: the data set.
         evaluators: at least one.
+        keep_predictions: ``write_predictions`` writes the objects of each image, too.
     """
 
-    def __init__(self, name: str, evaluators: Sequence[Any]) -> None:
-        self.name, self.evaluators = name, list(evaluators)
+    def __init__(self, name: str, evaluators: Sequence[Any], keep_predictions: bool = False) -> None:
+        self.name, self.evaluators, self.keep_predictions = name, list(evaluators), keep_predictions
         names = [result for evaluator in self.evaluators for result in evaluator.result_names()]
         twice = sorted({result for result in names if names.count(result) > 1})
         if twice:
@@ -83,17 +91,26 @@ class EvaluatorGroup:
         """What ``evaluate`` will return."""
         return [name for evaluator in self.evaluators for name in evaluator.result_names()]
 
+    def class_tables(self) -> dict[str, Any]:
+        """Numbers of the classes by what is judged, on rank 0 after ``evaluate``."""
+        return {kind: numbers for evaluator in self.evaluators for kind, numbers in evaluator.class_tables().items()}
+
     def table(self) -> str:
         """The tables of all evaluators, for rank 0 after ``evaluate``."""
         return "\n".join(evaluator.table() for evaluator in self.evaluators)
 
-    def write(self, prefix: str | Path) -> list[Path]:
+    def write(self, prefix: str | Path, folder: str | Path | None = None) -> list[Path]:
         """Files of predictions in the formats of the evaluators, ``<prefix>.bbox.json`` and so on; rank 0, after ``evaluate``.
 
         Semantic and panoptic maps are large; they are written when the evaluators were built to keep them.
+
+        Args:
+            prefix: of the names.
+            folder: of the text files of Cityscapes, instead of ``<prefix>.cityscapes``.
         """
         writers = [e for e in self.evaluators if hasattr(e, "write") and getattr(e, "keep_predictions", True)]
-        return [path for evaluator in writers for path in evaluator.write(prefix)]
+        options = [{"folder": folder} if isinstance(e, CityscapesEvaluator) else {} for e in writers]
+        return [path for e, more in zip(writers, options, strict=True) for path in e.write(prefix, **more)]
 
 
 def build_evaluator(
@@ -122,21 +139,19 @@ def build_evaluator(
     if lacking:
         raise ValueError(
             f"{dataset.name} has {', '.join(sorted(has)) or 'no annotations'}, so {', '.join(lacking)} cannot be computed. "
-            'Choose other metrics, or test without any: EVAL.METRICS "()" and --out FILE for the predictions'
+            'Choose other metrics, or test without any: --format-only, or EVAL.METRICS "()" and --out FILE for the predictions'
         )
     if names:
-        return EvaluatorGroup(dataset.name, _evaluators(cfg, dataset, names, keep_scores))
+        return EvaluatorGroup(dataset.name, _evaluators(cfg, dataset, names, keep_scores), keep_scores)
     logging_rank(f"{dataset.name}: predictions are written without metrics")
-    return EvaluatorGroup(dataset.name, _predictions_only(cfg, dataset))
+    return EvaluatorGroup(dataset.name, _predictions_only(cfg, dataset), keep_scores)
 
 
 def _evaluators(cfg: CfgNode, dataset: Any, names: Sequence[str], keep_scores: bool) -> list[Any]:
     rules, found, table = cfg.EVAL, [], {"classwise": cfg.EVAL.CLASSWISE}
     coco = [name for name in names if name in _COCO]
     if coco:
-        found.append(
-            CocoEvaluator(dataset, coco, backend=rules.BACKEND, max_detections=rules.MAX_DETS, **table)
-        )
+        found.append(CocoEvaluator(dataset, coco, backend=rules.BACKEND, max_detections=rules.MAX_DETS, **table))
     if "lvis" in names:
         kinds = ("bbox", "segm") if cfg.MODEL.ROI_HEAD.MASK.TYPE else ("bbox",)
         found.append(LvisEvaluator(dataset, kinds, **table))
@@ -186,19 +201,83 @@ def _image_evaluator(cfg: CfgNode, dataset: Any, metrics: Sequence[str], keep_sc
     )
 
 
-def write_predictions(path: str | Path, evaluator: EvaluatorGroup) -> None:
-    """Write metrics and the names of the files of predictions to ``path``, and these files beside it.
+def write_predictions(
+    path: str | Path, evaluator: EvaluatorGroup, prefix: str | Path | None = None, folder: str | Path | None = None
+) -> list[Path]:
+    """Write metrics, predictions and the names of files of predictions to ``path``, and these files.
 
-    The files have the official formats: ``<stem>.bbox.json``, ``<stem>.segm.json`` and so on; predictions of an image classifier
-    are in ``path`` itself, under ``classification`` (see ``class_predictions``). Call it after ``evaluate``;
+    The files have the official formats: ``<prefix>.bbox.json``, ``<prefix>.segm.json`` and so on. In ``path`` itself are, where
+    the group was built to keep all, the objects of each image under ``predictions`` (see ``instance_predictions``), and
+    predictions of an image classifier under ``classification`` (see ``class_predictions``). Call it after ``evaluate``;
     processes other than rank 0 write nothing.
+
+    Args:
+        path: .json, .yaml or .pkl file.
+        evaluator: of the data set.
+        prefix: of the further files; default: ``path`` without its suffix.
+        folder: see ``EvaluatorGroup.write``.
+
+    Returns:
+        The further files and folders.
     """
     path = check_output_path(path)
     if not comm.is_main_process():
-        return
-    files = evaluator.write(path.with_suffix(""))
-    content: dict[str, Any] = {"dataset": evaluator.name, "metrics": evaluator.results, "files": [file.name for file in files]}
+        return []
+    files = evaluator.write(path.with_suffix("") if prefix is None else prefix, folder)
+    names = [os.path.relpath(file, path.resolve().parent) for file in files]
+    content: dict[str, Any] = {"dataset": evaluator.name, "metrics": evaluator.results, "files": names}
+    parts = [part for part in evaluator.evaluators if isinstance(part, InstanceEvaluator)]
+    if evaluator.keep_predictions and parts:
+        content["predictions"] = instance_predictions(parts)
     for part in evaluator.evaluators:
         if isinstance(part, ClassificationEvaluator):
             content["classification"] = class_predictions(part)
     write_plain(path, content)
+    return files
+
+
+def evaluate_file(cfg: CfgNode, dataset: VisionDataset, path: str | Path, metrics: Sequence[str] | None = None) -> EvaluatorGroup:
+    """Compute metrics from files that a test wrote, as the test did.
+
+    Args:
+        cfg: reads the keys of ``EVAL``.
+        dataset: knows the truth.
+        path: see ``pet.evaluation.stored.read_stored``.
+        metrics: instead of those of ``EVAL.METRICS`` that the files allow.
+
+    Returns:
+        The evaluators, after ``evaluate``.
+
+    Raises:
+        ValueError: the files belong to another data set, or do not hold what a metric needs.
+    """
+    content = read_plain(path) if is_plain_file(path) else {}
+    whole = content.get("classification")
+    scores = stored_scores(path, whole, dataset) if whole and "accuracy" in (metrics or cfg.EVAL.METRICS) else None
+    stored = read_stored(path, dataset)
+    has = stored.has | ({"label"} if scores is not None else set())
+    names = [name for name in cfg.EVAL.METRICS if _needs(cfg, name) & has] if metrics is None else list(metrics)
+    for name in names or cfg.EVAL.METRICS:
+        if not _needs(cfg, name) & has:
+            raise ValueError(
+                f"{path} has {', '.join(sorted(has)) or 'nothing'}, from which {name} cannot be computed; it needs "
+                f"{' or '.join(sorted(_needs(cfg, name)))}"
+            )
+    evaluator = build_evaluator(cfg, dataset, names)
+    for index in range(len(dataset)):
+        inputs = StoredInputs(torch.tensor([index]), {})
+        output = stored.output(index)
+        if scores is not None:
+            inputs, output["scores"] = stored_inputs(dataset, [index]), scores[index : index + 1]
+        evaluator.process(inputs, output)
+    evaluator.evaluate()
+    return evaluator
+
+
+def _needs(cfg: CfgNode, metric: str) -> set[str]:
+    """Any of these kinds of predictions is enough for a metric."""
+    if metric in ("proposal", "proposal_fast", "recall"):
+        return {"proposals", "boxes"}
+    if metric == "lvis":
+        return {"masks"} if cfg.MODEL.ROI_HEAD.MASK.TYPE else {"boxes"}
+    return {_TRUTH.get(metric, "boxes")}

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import Command, all_blocks, all_commands
-from tests.docs.workspace import QUICKSTART, make_workspace, run_python, small
+from tests.docs.workspace import QUICKSTART, config_of, make_workspace, run_python, small
 from tests.helpers import REPOSITORY
 
+DETECTOR = " ".join(f"{folder}/vision/shapes/faster_rcnn_quickstart{end}" for folder, end in (("cfgs", ".yaml"), ("ckpts", "/model_best.pth")))
+VIDEO = "needs a video or a camera; tests/tools/test_demos.py runs it"
+NETWORK = "fetches 25 GB; tests/data/test_download_sets.py fetches small files from a server of its own"
+CONVERTED = "needs the data set; tests/data/test_convert.py converts small ones"
 # Commands that are not run here, with the reason.
 NOT_RUN = {
     "make quickstart": "installs into .venv; what it runs then is in getting_started.md",
@@ -20,10 +24,22 @@ NOT_RUN = {
     "python tests/faults/kill_and_resume.py --runs 25": "many minutes; tests/faults runs it with fewer",
     "python tests/faults/kill_and_resume.py --runs 10 --nproc 2": "many minutes; tests/faults runs it with fewer",
     "tensorboard --logdir ckpts": "a server that does not end",
+    "python tools/offline_eval.py cfgs/tasks/cls/shapes/resnet_quickstart.yaml predictions.pkl --metrics accuracy f1_score": "needs the "
+    "file of a test; tests/tools/test_openmmlab_cli.py runs it after one",
+    "jupyter lab docs/inference_demo.ipynb": "a server that does not end; test_notebook.py runs the notebook",
+    f"python tools/demo/video_demo.py clip.mp4 {DETECTOR} --out drawn.mp4": VIDEO,
+    f"python tools/demo/video_gpuaccel_demo.py clip.mp4 {DETECTOR} --nvdecode --out drawn.mp4": VIDEO,
+    f"python tools/demo/webcam_demo.py {DETECTOR} --camera-id 0": VIDEO,
+    "python tools/misc/download_dataset.py --dataset-name coco2017 --save-dir data/coco --unzip --delete --threads 4": NETWORK,
+    "python tools/dataset_converters/cityscapes.py ./data/cityscapes --nproc 8 --out-dir ./data/cityscapes/annotations": CONVERTED,
+    "python tools/dataset_converters/pascal_voc.py ./data/VOCdevkit -o ./data/voc_coco --out-format coco": CONVERTED,
 }
 # What a command says for the reader to replace, and what stands for it here. GPUs become processes on the CPU.
-STANDS_FOR = {"FILE": QUICKSTART}
+STANDS_FOR = {"FILE": QUICKSTART, "photo.jpg": "mine/val/ants/0.png"}
 CPU = {"0": ["--gpu_id", "cpu"], "0,1": ["--nproc", "2"]}
+
+# Flags with which a training script trains nothing.
+NO_TRAINING = {"--explain", "--help-config", "--check", "--dry-run"}
 
 Trained = Callable[[str, Path], None]
 
@@ -51,14 +67,15 @@ def distinct_commands() -> list[Command]:
 
 def continues_a_run(words: list[str]) -> bool:
     """Whether a command needs what training has written."""
-    return "--resume" in words or any("test_net" in word or word.startswith("ckpts/") for word in words)
+    return "--resume" in words or any("test_net" in word or word == "tools/test.py" or word.startswith("ckpts/") for word in words)
 
 
 def trained_by(words: list[str]) -> str:
     """The YAML whose run a command continues: that of --cfg, else that of a folder below ckpts."""
-    if "--cfg" in words:
-        return words[words.index("--cfg") + 1]
-    folders = [word.removeprefix("ckpts/") for word in words if word.startswith("ckpts/")]
+    if config_of(words):
+        return config_of(words)
+    named = [Path(word.removeprefix("ckpts/")) for word in words if word.startswith("ckpts/")]
+    folders = [folder for path in named for folder in (path, *path.parents)]  # a file of a run, or the folder itself
     own = [f"cfgs/{folder}.yaml" for folder in folders if (REPOSITORY / f"cfgs/{folder}.yaml").is_file()]
     return own[0] if own else QUICKSTART
 
@@ -77,12 +94,12 @@ def test_command_works(command: Command, tmp_path: Path, trained: Trained) -> No
     workspace = make_workspace(tmp_path / "repository", [b for b in all_blocks() if b.file and b.page == page])
     if continues_a_run(words):
         trained(trained_by(words), workspace)
-    if "--cfg" in words:
+    if config_of(words):
         words = small(words, updates=3)
     status, output = run_python(words, workspace, dict(command.env))
     assert status == 0, f"{command.where}: {text}\n{output}"
     assert "Traceback" not in output, output
-    if "train_net" in text and not {"--explain", "--help-config"} & set(words):
+    if "train_net" in text and not NO_TRAINING & set(words):
         assert "Finished: 3 updates done" in output, output
 
 

@@ -107,9 +107,9 @@ def rows(page: Path, heading: str) -> list[str]:
 
 
 def test_flags_of_the_scripts_are_the_documented_ones() -> None:
-    from pet.engine.setup import default_argument_parser
+    from pet.engine.setup import add_train_arguments, default_argument_parser
 
-    flags = {option for action in default_argument_parser()._actions for option in action.option_strings} - {"-h", "--help"}
+    flags = {option for action in add_train_arguments(default_argument_parser())._actions for option in action.option_strings} - {"-h", "--help"}
     cells = rows(DOCS / "training.md", "## Flags of every training script")
     assert {flag for cell in cells for flag in re.findall(r"--[\w-]+", cell)} == flags
 
@@ -125,12 +125,16 @@ def test_flags_of_test_scripts_are_documented() -> None:
 
 
 def test_arguments_of_the_launcher_are_documented() -> None:
-    from pet.engine.launch import _parser
+    from argparse import ArgumentParser
+
+    from pet.engine.launch import add_launcher_arguments
 
     documented = {
         flag for cell in rows(DOCS / "training.md", "### Arguments of the launcher") for flag in re.findall(r"--[\w-]+", cell)
     }
-    for action in _parser("train_net.py")._actions:
+    parser = ArgumentParser()
+    add_launcher_arguments(parser)
+    for action in parser._actions:
         if action.option_strings != ["-h", "--help"]:
             assert documented & set(action.option_strings), f"docs/training.md does not explain {action.option_strings}"
 

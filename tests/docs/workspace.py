@@ -81,10 +81,18 @@ def domain_config(path: Path | str) -> ModuleType:
     return importlib.import_module(f"pet.{domain.replace('/', '.')}.config")
 
 
+def config_of(words: Sequence[str]) -> str:
+    """The YAML of a command that trains or tests, behind ``--cfg`` or in the first place; empty for others."""
+    if "--cfg" in words:
+        return words[words.index("--cfg") + 1]
+    return words[1] if words[0] in ("tools/train.py", "tools/test.py") else ""
+
+
 def small(words: Sequence[str], updates: int) -> list[str]:
-    """The command with overrides behind ``--cfg FILE`` that make it short."""
-    at = words.index("--cfg") + 2
-    path = words[at - 1]
+    """The command with overrides behind its YAML (and checkpoint) that make it short."""
+    path = config_of(words)
+    flags = [place for place, word in enumerate(words) if word.startswith("-")]
+    at = words.index(path) + 1 if "--cfg" in words else min([*flags, len(words)])
     data = SMALL_VISION if "cfgs/vision/" in path else SMALL_SHAPES if "/shapes/" in path else SMALL_PICTURES
     return [*words[:at], *SMALL, *data, f"SOLVER.SCHEDULER.TOTAL_ITERS={updates}", *words[at:]]
 

@@ -104,7 +104,7 @@ def test_files_have_the_layout_of_the_benchmark(tmp_path: Path) -> None:
     )
     (folder,) = evaluator.write(tmp_path / "run")
     lines = (folder / "aachen_0_0_leftImg8bit_pred.txt").read_text().splitlines()
-    assert [line.split()[1:] for line in lines] == [["26", "0.500000"], ["28", "0.250000"]]
+    assert [line.split()[1:] for line in lines] == [["26", "0.5"], ["28", "0.25"]]
     assert (folder / "p1_pred.txt").read_text() == ""
     assert len(list(folder.glob("*.png"))) == 2
     image = cv2.imread(str(folder / lines[0].split()[0]), cv2.IMREAD_UNCHANGED)

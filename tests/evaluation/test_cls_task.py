@@ -75,7 +75,7 @@ def test_several_labels_are_recognised_and_evaluated() -> None:
     evaluator, results, pictures = run(cfg_with(METRICS=("mAP", "OP", "OR"), THRESHOLD=0.4), Listed(np.array(labels, bool)))
     assert isinstance(evaluator, MultiLabelEvaluator)
     assert results == {"mAP": pytest.approx(100 * (1 + 1 + 5 / 6) / 3), "OP": 100.0, "OR": pytest.approx(100 * 5 / 6)}
-    assert sorted(pictures) == ["predictions"]
+    assert sorted(pictures) == ["precision_recall", "predictions", "roc"]
     evaluator, results, _ = run(cfg_with(METRICS=("OP", "OR"), NUM_PREDICTED=2), Listed(np.array(labels, bool)))
     assert results == {"OP": 75.0, "OR": 100.0}
 
@@ -157,3 +157,32 @@ def test_label_outside_the_classes_is_refused_before_inference() -> None:
 def test_the_config_allows_exactly_the_metrics_that_exist() -> None:
     assert config.SINGLE_LABEL_METRICS == class_evaluators.SINGLE_LABEL_METRICS
     assert config.MULTI_LABEL_METRICS == class_evaluators.MULTI_LABEL_METRICS
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml", ".pkl"])
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        pytest.param({"METRICS": ("accuracy", "f1_score"), "TOPK": (1, 2)}, [0, 1, 2, 2], id="one label"),
+        pytest.param({"METRICS": ("mAP", "CF1")}, [[1, 0, 0], [0, 1, 1], [1, 0, 1], [0, 1, 0]], id="several labels"),
+    ],
+)
+def test_file_of_a_test_gives_its_metrics_without_the_model(options: Any, labels: Any, suffix: str, tmp_path: Path) -> None:
+    cfg, dataset, file = cfg_with(**options), Listed(labels), tmp_path / f"found{suffix}"
+    evaluator, results, _ = run(cfg, dataset, keep_scores=True)
+    cls.write_predictions(file, evaluator, prefix=tmp_path / "mine")
+    for path in (file, tmp_path / "mine.json"):
+        assert cls.evaluate_file(cfg, dataset, path).results == results
+    with pytest.raises(ValueError, match="has predictions of 4 images, but listed has 2; they belong to another data set"):
+        cls.evaluate_file(cfg, Listed(labels[:2]), file)
+
+
+def test_file_without_all_scores_or_of_other_classes_is_refused(tmp_path: Path) -> None:
+    cfg, dataset, file = cfg_with(), Listed([0, 1, 2, 2]), tmp_path / "found.json"
+    cls.write_predictions(file, run(cfg, dataset)[0])
+    with pytest.raises(ValueError, match="has no class_scores.*--out FILE"):
+        cls.evaluate_file(cfg, dataset, file)
+    cls.write_predictions(file, run(cfg, dataset, keep_scores=True)[0])
+    dataset.class_names = ["cat", "dog", "owls"]
+    with pytest.raises(ValueError, match="has classes cat, dog, owl, but listed has cat, dog, owls"):
+        cls.evaluate_file(cfg, dataset, file)

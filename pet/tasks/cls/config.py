@@ -48,6 +48,11 @@ def get_base_cfg() -> CfgNode:
     return cfg
 
 
+def label_counts(cfg: CfgNode) -> dict[str, int]:
+    """How many labels the head tells apart, by the list in ``pet.data.names.LabelNames`` that names them."""
+    return {"class_names": cfg.MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES}
+
+
 def check_cls(cfg: CfgNode) -> list[Problem]:
     """Problems of several keys together."""
     return [problem for check in (_head, _metrics) for problem in check(cfg)]

@@ -9,6 +9,7 @@ from pet.config import CfgNode
 from pet.data import build
 from pet.data.datasets import VisionDataset
 from pet.data.loader import EvalLoader, TrainLoader
+from pet.data.names import names_for_checkpoint as names_for_checkpoint
 from pet.data.report import data_report
 from pet.data.transforms import build_transforms
 
@@ -32,8 +33,8 @@ def build_dataset(cfg: CfgNode, is_train: bool = True, names: Sequence[str] | No
     return dataset
 
 
-def build_train_transforms(cfg: CfgNode) -> list[Any]:
-    """TRAIN.TRANSFORMS with the options of the sections of TRAIN."""
+def build_train_transforms(cfg: CfgNode, dataset: VisionDataset | None = None) -> list[Any]:
+    """TRAIN.TRANSFORMS with the options of the sections of TRAIN; none needs to know the data set."""
     classes = {"num_classes": cfg.MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES}
     return build_transforms(cfg.TRAIN.TRANSFORMS, build.train_options(cfg, mixup=classes, cutmix=classes))
 

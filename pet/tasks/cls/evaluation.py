@@ -17,14 +17,17 @@ from pet.evaluation import (
     check_metrics,
     check_output_path,
     class_predictions,
+    read_plain,
     write_plain,
 )
 from pet.evaluation.class_evaluators import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
+from pet.evaluation.stored import stored_inputs, stored_scores
 from pet.utils import comm
 from pet.utils.logger import logging_rank
-from pet.visualization import Picture, PredictionPictures, draw_confusion
+from pet.vision.pictures import EvaluationPictures
+from pet.visualization import Gallery, PredictionPictures
 
-__all__ = ["build_evaluator", "build_visualizer", "check_output_path", "write_predictions"]
+__all__ = ["build_evaluator", "build_gallery", "build_visualizer", "check_output_path", "evaluate_file", "write_predictions"]
 
 ClassEvaluator = ClassificationEvaluator | MultiLabelEvaluator
 DEFAULT_THRESHOLD = 0.5
@@ -88,7 +91,8 @@ def _check_labels(dataset: VisionDataset, labels: NDArray[Any], metrics: Sequenc
         first = dataset.describe(int(unknown[0]))
         raise ValueError(
             f"{dataset.name}: {len(unknown)} of {len(dataset)} images have no label (first: {first}), so {', '.join(metrics)} "
-            "cannot be computed. Give the labels, or test without metrics: EVAL.METRICS () and --out FILE for the predictions"
+            "cannot be computed. Give the labels, or test without metrics: --format-only, or EVAL.METRICS () and --out FILE for "
+            "the predictions"
         )
     last = len(dataset.class_names) - 1
     if labels.ndim == 1 and labels.max(initial=0) > last:
@@ -96,48 +100,77 @@ def _check_labels(dataset: VisionDataset, labels: NDArray[Any], metrics: Sequenc
         raise ValueError(f"{dataset.name}: label {labels[wrong]} of {dataset.describe(wrong)} is outside 0 to {last}")
 
 
-class ClassVisualizer:
-    """Pictures of an evaluation: images with their predictions and, from the evaluator, the confusion matrix.
-
-    Args:
-        predictions: collects the images.
-        evaluator: its confusion matrix is drawn after ``evaluate``; ``None``: no matrix.
-    """
-
-    def __init__(self, predictions: PredictionPictures, evaluator: ClassEvaluator | None) -> None:
-        self.predictions, self.evaluator = predictions, evaluator
-
-    def process(self, inputs: Any, outputs: Any) -> None:
-        """Take the outputs of the model for one batch."""
-        self.predictions.process(inputs, outputs)
-
-    def pictures(self) -> dict[str, Picture]:
-        """Pictures by name on rank 0, an empty dict elsewhere. A collective: every process calls it, after ``evaluate``."""
-        pictures = self.predictions.pictures()
-        if isinstance(self.evaluator, ClassificationEvaluator) and self.evaluator.confusion is not None:
-            pictures["confusion"] = draw_confusion(self.evaluator.confusion, self.evaluator.class_names, self.evaluator.name)
-        return pictures
-
-
-def build_visualizer(cfg: CfgNode, dataset: VisionDataset, evaluator: ClassEvaluator | None = None) -> ClassVisualizer:
-    """Pictures of ``VIS.NUM_IMAGES`` images spread over the data set, and the confusion matrix of ``evaluator``."""
+def build_visualizer(cfg: CfgNode, dataset: VisionDataset, evaluator: ClassEvaluator | None = None) -> EvaluationPictures:
+    """Pictures of ``VIS.NUM_IMAGES`` images spread over the data set, and curves and matrices of what ``evaluator`` measured."""
     threshold = DEFAULT_THRESHOLD if cfg.EVAL.THRESHOLD is None else cfg.EVAL.THRESHOLD
     pictures = PredictionPictures(dataset.class_names, cfg.VIS.NUM_IMAGES, len(dataset), threshold, dataset.name)
-    return ClassVisualizer(pictures, evaluator)
+    return EvaluationPictures(pictures, [evaluator] if evaluator is not None else [])
 
 
-def write_predictions(path: str | Path, evaluator: ClassEvaluator) -> None:
+def build_gallery(
+    cfg: CfgNode, dataset: VisionDataset, threshold: float, folder: Path | None, seconds: float | None = None
+) -> Gallery:
+    """Every picture by itself, with its label and prediction; see ``Gallery``.
+
+    Args:
+        cfg: not read; for other domains.
+        dataset: knows names and files.
+        threshold: with several labels for each image, classes of at least this score are shown.
+        folder: for files; ``None``: none.
+        seconds: for a window; ``None``: none.
+    """
+    painter = PredictionPictures(dataset.class_names, 1, threshold=threshold, title=dataset.name)
+    return Gallery(painter, dataset, folder, seconds)
+
+
+def write_predictions(
+    path: str | Path, evaluator: ClassEvaluator, prefix: str | Path | None = None, folder: str | Path | None = None
+) -> list[Path]:
     """Write predictions and metrics to a .json, .yaml, .yml or .pkl file; read it with ``pet.evaluation.read_plain``.
 
     Call it after ``evaluate``; processes other than rank 0 write nothing. For the content see
     ``pet.evaluation.class_predictions``.
+
+    Args:
+        path: the file.
+        evaluator: of the data set.
+        prefix: ``<prefix>.json`` is written as well.
+        folder: for other domains; no text files belong to classification.
+
+    Returns:
+        Further files.
 
     Raises:
         ValueError: there are no predictions yet, or the path cannot be written.
     """
     path = check_output_path(path)
     if not comm.is_main_process():
-        return
+        return []
     if not evaluator.columns:
         raise ValueError(f"{evaluator.name}: there are no predictions to write to {path}; evaluate first")
-    write_plain(path, class_predictions(evaluator))
+    more = [] if prefix is None else [Path(f"{prefix}.json")]
+    for file in (path, *more):
+        write_plain(file, class_predictions(evaluator))
+    return more
+
+
+def evaluate_file(cfg: CfgNode, dataset: VisionDataset, path: str | Path, metrics: Sequence[str] | None = None) -> ClassEvaluator:
+    """Compute metrics from a file that a test wrote, as the test did.
+
+    Args:
+        cfg: reads the keys of ``EVAL``.
+        dataset: knows the labels.
+        path: file of ``--out``.
+        metrics: instead of ``EVAL.METRICS``.
+
+    Returns:
+        The evaluator, after ``evaluate``.
+
+    Raises:
+        ValueError: the file belongs to another data set, or does not hold the scores of all classes.
+    """
+    scores = stored_scores(path, read_plain(path), dataset)
+    evaluator = build_evaluator(cfg, dataset, metrics)
+    evaluator.process(stored_inputs(dataset, range(len(dataset))), {"scores": scores})
+    evaluator.evaluate()
+    return evaluator

@@ -11,8 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 import pet.tasks.cls as domain  # noqa: E402
 from pet.engine import setup  # noqa: E402
 from pet.engine.testing import add_test_arguments, run_test  # noqa: E402
-from pet.utils.comm import is_main_process  # noqa: E402
-from pet.utils.logger import logging_rank  # noqa: E402
 
 
 def main(args):
@@ -20,8 +18,7 @@ def main(args):
     cfg = setup.load_cfg(args, domain.get_base_cfg, domain.infer_cfg)
     device = setup.default_setup(cfg, args, mode="test")
     model = domain.GeneralizedCNN(cfg, is_train=False)
-    if cfg.ANALYSER.ENABLED and is_main_process():
-        logging_rank(domain.Analyser(cfg, model, param_details=cfg.ANALYSER.DETAILS).describe())
+    setup.log_analysis(cfg, domain, model)
     return run_test(cfg, args, model, domain, device)
 
 

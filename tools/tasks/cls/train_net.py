@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import pet.tasks.cls as domain  # noqa: E402
-from pet.engine import setup  # noqa: E402
+from pet.engine import preflight, setup  # noqa: E402
 from pet.engine.events import EventStorage  # noqa: E402
 from pet.engine.hooks.base import HookList  # noqa: E402
 from pet.engine.hooks.build import RunParts, build_train_hooks  # noqa: E402
@@ -18,7 +18,6 @@ from pet.engine.resume import DataPosition  # noqa: E402
 from pet.solver.ema import build_ema  # noqa: E402
 from pet.solver.lr_scheduler import LearningRateScheduler  # noqa: E402
 from pet.solver.optimizer import Optimizer  # noqa: E402
-from pet.utils.comm import is_main_process  # noqa: E402
 from pet.utils.logger import logging_rank  # noqa: E402
 
 
@@ -35,10 +34,11 @@ def train(cfg, step, loader, scheduler, checkpointer, all_hooks):
 def main(args):
     """Build the parts in the order of the tutorial and train."""
     cfg = setup.load_cfg(args, domain.get_base_cfg, domain.infer_cfg)
+    if args.check:
+        return preflight.check_run(cfg, args, domain, Optimizer, LearningRateScheduler, build_ema)
     device = setup.default_setup(cfg, args)
     model = domain.GeneralizedCNN(cfg)
-    if cfg.ANALYSER.ENABLED and is_main_process():
-        logging_rank(domain.Analyser(cfg, model, param_details=cfg.ANALYSER.DETAILS).describe())
+    setup.log_analysis(cfg, domain, model)
     checkpointer = setup.build_checkpointer(cfg)
     model = checkpointer.load_model(model, convert_conv1=cfg.MISC.CONV1_RGB2BGR).to(device)
     ema = build_ema(model, cfg.SOLVER.EMA)
@@ -46,8 +46,8 @@ def main(args):
     optimizer = checkpointer.load_optimizer(optimizer)
 
     dataset = domain.build_dataset(cfg, is_train=True)
-    logging_rank(domain.report_dataset(cfg, dataset))
-    checkpointer.meta["class_names"] = dataset.class_names
+    logging_rank(data_report := domain.report_dataset(cfg, dataset))
+    checkpointer.meta.update(domain.names_for_checkpoint(dataset))
     train_loader = domain.make_train_data_loader(cfg, dataset, start_iter=checkpointer.start_iter)
     scheduler = LearningRateScheduler(optimizer, cfg.SOLVER, iter_per_epoch=train_loader.iter_per_epoch)
     scheduler = checkpointer.load_scheduler(scheduler)
@@ -55,16 +55,15 @@ def main(args):
     if setup.is_finished(cfg, scheduler):
         return 0
 
-    setup.write_config(cfg, args)
+    setup.write_config(cfg, args, data_report)
     domain.write_training_samples(cfg, dataset)
     model = setup.distribute(model, cfg, device)
     evaluation = setup.build_evaluation(cfg, model, domain, device)
     parts = RunParts(cfg, model, optimizer, scheduler, checkpointer, train_loader, domain, device, ema)
     step = setup.build_step(cfg, model, optimizer, domain.forward_train, device)
     storage = train(cfg, step, train_loader, scheduler, checkpointer, build_train_hooks(parts, evaluation))
-    domain.write_curves(cfg)
-    return setup.finish(cfg, storage, scheduler)
+    return setup.finish(cfg, storage, scheduler, domain.report_run)
 
 
 if __name__ == "__main__":
-    setup.run_main(main, setup.default_argument_parser(__doc__))
+    setup.run_main(main, setup.add_train_arguments(setup.default_argument_parser(__doc__)))
