@@ -15,7 +15,7 @@ from typing import IO, Any
 import torch
 
 from pet.engine.events import EventStorage
-from pet.utils.files import atomic_json, finite
+from pet.utils.files import atomic_json, finite, naming_full_disk
 from pet.utils.images import write_png
 from pet.utils.logger import LOGGER
 
@@ -114,8 +114,9 @@ class JSONWriter(EventWriter):
 
     def _write(self, storage: EventStorage, row: dict[str, Any]) -> None:
         position = {"iteration": storage.iteration, "epoch": storage.epoch_progress}
-        self._handle().write(json.dumps(finite({**position, **row})).encode() + b"\n")
-        self._handle().flush()
+        with naming_full_disk(self._path):
+            self._handle().write(json.dumps(finite({**position, **row})).encode() + b"\n")
+            self._handle().flush()
 
     def write_scalars(self, storage: EventStorage) -> None:
         """Append the scalars."""
@@ -186,7 +187,8 @@ class TensorBoardWriter(EventWriter):
 
     def write_scalars(self, storage: EventStorage) -> None:
         """Add the scalars; several log steps reach TensorBoard together, because waking its thread is most of the cost."""
-        self._writer(storage)
+        with naming_full_disk(self._folder):
+            self._writer(storage)
         self._pending.append((storage.iteration, time.time(), storage.latest_with_smoothing_hint()))
         if len(self._pending) == _LOG_STEPS_TOGETHER or time.time() - self._pending[0][1] > _DELAY_S:
             self._hand_over()
@@ -194,25 +196,29 @@ class TensorBoardWriter(EventWriter):
     def _hand_over(self) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        for iteration, seconds, scalars in self._pending:
-            tags = {name: f"{'loss' if 'loss' in name else 'train'}/{name}" for name in scalars}
-            values = [Summary.Value(tag=tags[name], simple_value=value) for name, value in scalars.items()]
-            self._opened.file_writer.add_summary(Summary(value=values), iteration, seconds)
-        self._pending.clear()
+        pending, self._pending = self._pending, []
+        with naming_full_disk(self._folder):
+            for iteration, seconds, scalars in pending:
+                tags = {name: f"{'loss' if 'loss' in name else 'train'}/{name}" for name in scalars}
+                values = [Summary.Value(tag=tags[name], simple_value=value) for name, value in scalars.items()]
+                self._opened.file_writer.add_summary(Summary(value=values), iteration, seconds)
 
     def write_results(self, storage: EventStorage) -> None:
         """Add evaluations and pictures."""
         self._hand_over()
-        for results in storage.evaluations:
-            for name, value in results.items():
-                self._writer(storage).add_scalar(f"eval/{name}", value, storage.iteration)
-        for name, image in storage.images:
-            self._writer(storage).add_image(name, image, storage.iteration, dataformats="HWC")
+        with naming_full_disk(self._folder):
+            for results in storage.evaluations:
+                for name, value in results.items():
+                    self._writer(storage).add_scalar(f"eval/{name}", value, storage.iteration)
+            for name, image in storage.images:
+                self._writer(storage).add_image(name, image, storage.iteration, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""
-        if self._opened is not None:
-            self._hand_over()
+        if self._opened is None:
+            return
+        self._hand_over()
+        with naming_full_disk(self._folder):
             self._opened.close()
 
     def state_dict(self) -> dict[str, Any]:

@@ -36,25 +36,39 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
+    with naming_full_disk(path):
+        try:
+            with open(temporary, mode) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Inside, an error that says there is no space becomes one that also names the file and the space left."""
     try:
-        with open(temporary, mode) as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not isinstance(error, FullDiskError):
             raise disk_full(path, error) from error
         raise
 
 
-def disk_full(path: Path, error: OSError) -> OSError:
+class FullDiskError(OSError):
+    """There is no space for a file, which the text names."""
+
+
+def disk_full(path: Path, error: OSError) -> FullDiskError:
     """An error that names the file, the cause and the space left."""
     free = shutil.disk_usage(path.parent).free / 2**20
-    return OSError(
+    return FullDiskError(
         error.errno,
         f"cannot write {path}: {os.strerror(error.errno or 0)}, {free:.0f} MiB free in {path.parent}. The previous files "
         "there are intact; free some space or set MISC.CKPT to another disk, then resume",

@@ -58,14 +58,14 @@ def test_run_on_a_full_disk_stops_and_resumes_when_there_is_space(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_script_on_a_full_disk_ends_with_1_and_the_command_that_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "file"), [(["VIS.ENABLED", "False"], "model_iter3.pth"), ([], "tensorboard_log")], ids=["checkpoint", "log"])
+def test_script_on_a_full_disk_ends_with_1_and_the_command_that_resumes(words: list[str], file: str, tmp_path: Path) -> None:
     cfg, run = write_experiment(tmp_path), tmp_path / "run"
     limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000)); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    done = run_cli(
-        ["-c", limited, "tools/tasks/cls/train_net.py", "--cfg", cfg, "--work-dir", run, "DATA.LOADER_THREADS", "0"], timeout=120
-    )
+    command = ["-c", limited, "tools/tasks/cls/train_net.py", "--cfg", cfg, "--work-dir", run, "DATA.LOADER_THREADS", "0", *words]
+    done = run_cli(command, timeout=120)
     assert done.returncode == 1
-    assert f"cannot write {run}/model_iter3.pth: File too large" in done.stderr
+    assert f"cannot write {run}/{file}: File too large" in done.stderr
     assert "MiB free" in done.stderr
     assert "Continue with: python tools/tasks/cls/train_net.py" in done.stdout
     assert "--resume" in done.stdout
