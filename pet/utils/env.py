@@ -31,7 +31,8 @@ def git_state(folder: Path) -> str:
     """Commit of a checkout and whether files differ from it; empty outside a checkout."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        command = ["git", "--no-optional-locks", *words]  # a run changes nothing in the repository, not even its index
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         return git("rev-parse", "--short", "HEAD") + (" with local changes" if git("status", "--porcelain", "-uno") else "")
