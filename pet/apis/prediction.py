@@ -163,8 +163,7 @@ class Prediction:
             picture = draw_semantic(picture, self.semseg.numpy(), names.semseg_names, legend=legend, **options)
         if self.panoptic is None and (self.instances or self.proposals):
             found = instances_of(self.instances or self.proposals, score_thr).resized(self.image.shape[:2], picture.shape[:2])
-            by = "class" if found.keypoints is None else "instance"
-            options |= {"colour_by": by, "show": show, "skeleton": names.skeleton}
+            options |= {"show": show, "skeleton": names.skeleton}
             picture = draw_instances(picture, found, names.class_names, **options)
         return self._name_classes(picture, score_thr, palette, side) if self.scores is not None else picture
 

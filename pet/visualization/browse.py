@@ -104,8 +104,7 @@ def _objects(shown: Picture, size: tuple[int, int], target: Mapping[str, Any], n
         keypoints=target.get("keypoints"),
         notes=tuple(target.get("notes", ())),
     ).resized(size, (shown.shape[0], shown.shape[1]))
-    by = "class" if found.keypoints is None else "instance"
-    picture = draw_instances(shown, found, names.classes, colour_by=by, skeleton=names.skeleton, min_side=0)
+    picture = draw_instances(shown, found, names.classes, skeleton=names.skeleton, min_side=0)
     return Panel(picture, f"{len(found)} object{'' if len(found) == 1 else 's'}")
 
 

@@ -195,7 +195,6 @@ class DetectionPictures:
     def _objects(self, image: Picture, instances: Instances) -> Drawing:
         options: dict[str, Any] = {
             "colours": self.colours,
-            "colour_by": "class" if instances.keypoints is None else "instance",
             "show": self.show,
             "skeleton": getattr(self.dataset, "skeleton", None) or (),
             "min_side": 0,
@@ -274,8 +273,7 @@ def training_mosaic(
             present |= set(_judged(classes))
         if "boxes" in targets:
             instances = _targets_of(targets, row, (height, width)).resized((height, width), (image.shape[0], image.shape[1]))
-            by = "class" if instances.keypoints is None else "instance"
-            options: dict[str, Any] = {"colours": colours, "colour_by": by, "show": show, "skeleton": skeleton, "min_side": 0}
+            options: dict[str, Any] = {"colours": colours, "show": show, "skeleton": skeleton, "min_side": 0}
             image = draw_instances(image, instances, class_names, **options)
             caption = f"{len(instances)} object{'' if len(instances) == 1 else 's'}"
         if "label" in targets and int(targets["label"][row]) >= 0:

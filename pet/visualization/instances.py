@@ -85,7 +85,7 @@ def draw_instances(
     class_names: Sequence[str],
     *,
     colours: str = "distinct",
-    colour_by: str = "class",
+    colour_by: str = "auto",
     show: Collection[str] = INSTANCE_PARTS,
     skeleton: Sequence[tuple[int, int]] = (),
     min_side: int = MIN_SIDE,
@@ -98,13 +98,15 @@ def draw_instances(
         class_names: C names.
         colours: name of a palette, see ``pet.visualization.palette``.
         colour_by: ``class``: a colour for each class, masks of one class in shades of it; ``instance``: a colour for each
-            object, which suits keypoints and data sets with one class.
+            object, which suits keypoints and data sets with one class; ``auto``: ``instance`` if keypoints are drawn.
         show: what of it to draw: ``box``, ``class`` (names and scores), ``mask``, ``keypoint``.
         skeleton: pairs of keypoints, from 0, that are joined by a line.
         min_side: images with a shorter longer side are enlarged to about that many pixels.
     """
-    if colour_by not in ("class", "instance"):
-        raise ValueError(f"colour_by is '{colour_by}'; expected class or instance")
+    if colour_by not in ("auto", "class", "instance"):
+        raise ValueError(f"colour_by is '{colour_by}'; expected auto, class or instance")
+    if colour_by == "auto":
+        colour_by = "instance" if "keypoint" in show and instances.keypoints is not None else "class"
     picture = enlarged(image, min_side)
     instances = instances.resized(_size(image), _size(picture))
     style = style_of(picture)

@@ -143,7 +143,7 @@ def test_a_name_without_room_is_left_out_rather_than_written_over_others() -> No
 def test_numbers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="1 boxes and 2 labels"):
         Instances(np.zeros((1, 4)), np.zeros(2))
-    with pytest.raises(ValueError, match="expected class or instance"):
+    with pytest.raises(ValueError, match="expected auto, class or instance"):
         draw_instances(grey(), one(), NAMES, colour_by="score")
 
 
