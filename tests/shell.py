@@ -59,7 +59,7 @@ class Shell:
     def script(self, path: str, *words: str) -> Ended:
         """Run a script to its end; an exception that leaves it ends a process with 1 and its traceback."""
         self._patch.setattr(sys, "argv", [path, *words])
-        self._patch.setattr(events, "_opened", 0)
+        self._patch.setattr(events, "_started", "")
         try:
             runpy.run_path(path, run_name="__main__")
         except SystemExit as end:

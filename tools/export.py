@@ -19,9 +19,9 @@ def main(args):
     from pet.apis import Predictor
     from pet.apis.export import export
     from pet.engine.sizes import size_of_input
-    from pet.models.export import check_suffix
+    from pet.models.export import check_target
 
-    check_suffix(args.out)
+    check_target(args.out)
     predictor = Predictor(args.config, args.checkpoint, "cpu", args.cfg_options)
     size = size_of_input(predictor.cfg, predictor.domain, args.shape)
     done = export(predictor, args.out, size, dynamic=args.dynamic, opset=args.opset, pictures=args.image)

@@ -44,7 +44,7 @@ def time_inference(
     if weights:
         load_weights(model, choose_weights(read_content(weights), str(weights), cfg.EVAL.EMA)[0], source=str(weights))
     model.eval()
-    fused = f", {domain.fuse_conv_bn(model)} batch normalisations folded" if fuse else ""
+    fused = f", {domain.fuse_conv_bn(model, domain.input_size(cfg))} batch normalisations folded" if fuse else ""
     precision = amp_dtype(cfg, device)
     options: dict[str, Any] = {"device": device, "amp_dtype": precision}
     if shape is not None:

@@ -16,10 +16,13 @@ from pet.apis.predictor import Predictor
 from pet.config import CfgNode
 from pet.engine.evaluation import run_evaluation
 from pet.engine.publish import SUFFIXES
+from pet.engine.setup import amp_dtype
 from pet.evaluation.confusion import BACKGROUND, detection_confusion
 from pet.evaluation.instances import InstanceEvaluator
 from pet.utils.files import atomic_json, atomic_text
 from pet.utils.images import write_png
+from pet.utils.labels import compare_names
+from pet.utils.logger import LOGGER
 from pet.visualization import draw_confusion
 
 
@@ -92,7 +95,10 @@ def _test(cfg: CfgNode, domain: Any, predictor: Predictor) -> Any:
     if len(cfg.TEST.DATASETS) != 1:
         raise ValueError(f"TEST.DATASETS names {len(cfg.TEST.DATASETS)} data sets; choose one with TEST.DATASETS \"('name',)\"")
     dataset = domain.build_dataset(cfg, is_train=False)
+    for text in compare_names(predictor.saved_names, dataset, f"the checkpoint {predictor.weights}", cfg.TEST.DATASETS[0]):
+        LOGGER.warning(text)
     evaluator = domain.build_evaluator(cfg, dataset)
     loader = domain.make_test_data_loader(cfg, dataset)
-    run_evaluation(predictor.model, loader, evaluator, domain.forward_test, device=predictor.device)
+    device, precision = predictor.device, amp_dtype(cfg, predictor.device)
+    run_evaluation(predictor.model, loader, evaluator, domain.forward_test, device=device, amp_dtype=precision)
     return evaluator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,12 @@ def drawing_options(args: argparse.Namespace, out_file: str | None = None) -> di
     return {"score_thr": args.score_thr, "palette": args.palette}
 
 
+def keep_source(source: str, out: str | None) -> None:
+    """Refuse an output that is the source; ``ValueError``."""
+    if out is not None and os.path.exists(out) and os.path.exists(source) and os.path.samefile(source, out):
+        raise ValueError(f"{out} is the source itself, which would be lost: write the result to another file")
+
+
 def build_predictor(args: argparse.Namespace) -> Predictor:
     """The model that the command line names; frames are predicted one at a time, so that each is shown at once."""
     from pet.apis.predictor import Predictor
@@ -82,7 +89,10 @@ def run_video(args: argparse.Namespace, open_reader: Callable[[], FrameReader]) 
 
     check_destination(args.out, args.show)
     options = drawing_options(args)
+    if args.wait_time < 0:
+        raise ValueError(f"--wait-time is {args.wait_time:g}; it must be at least 0 milliseconds")
     with open_reader() as reader:
+        keep_source(reader.source, args.out)
         predictor = build_predictor(args)
         start = time.perf_counter()
         count = annotate_video(predictor, reader, out=args.out, show=args.show, wait_ms=args.wait_time, **options)

@@ -49,6 +49,7 @@ class Predictor(nn.Module):
         cfg: the config, frozen.
         names: of all labels: from the checkpoint, else of the data sets of the config where these are known without reading a
             file, else numbered.
+        saved_names: those of the checkpoint alone.
         weights: the checkpoint that was loaded; ``None``: random weights.
     """
 
@@ -62,6 +63,8 @@ class Predictor(nn.Module):
     ) -> None:
         super().__init__()
         target = _device(device)
+        if isinstance(cfg_options, str):
+            raise TypeError(f"cfg_options is the text '{cfg_options}'; expected a list of texts such as ['KEY=VALUE'], or a map")
         pairs = [word for pair in cfg_options.items() for word in pair] if isinstance(cfg_options, dict) else list(cfg_options)
         # The loader runs in this process: most calls are about a few pictures.
         own: list[Any] = ["DATA.LOADER_THREADS", 0]
@@ -71,7 +74,7 @@ class Predictor(nn.Module):
         self.weights = _find_weights(self.cfg, os.fspath(weights))
         self.model: nn.Module = self.domain.GeneralizedCNN(self.cfg, is_train=False)
         meta = {} if self.weights is None else _load(self.model, self.weights, self.cfg.EVAL.EMA)
-        self.names = _names(self.cfg, self.domain, meta)
+        self.saved_names, self.names = LabelNames.of(meta), _names(self.cfg, self.domain, meta)
         self.batch_size = int(self.cfg.TEST.IMS_PER_GPU)
         self.to(target)
         self.eval()

@@ -12,12 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pet.apis.video import VIDEO_EXTENSIONS, FrameReader, VideoReader
+from pet.apis.video import VIDEO_EXTENSIONS, Channels, FrameReader, VideoReader
 from pet.data.image import EXTENSIONS, read_image
 from pet.data.structures import BadImageError, Image
 from pet.utils.suggest import did_you_mean
-
-Channels = Literal["rgb", "bgr"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def _files(files: Iterable[Path], complaint: str) -> Iterator[Picture]:
 
 def _frames(reader: FrameReader) -> Iterator[Picture]:
     for number, frame in enumerate(reader):
-        yield Picture(f"{reader.source}, frame {number}", frame)
+        yield Picture(f"{reader.source}, frame {number}", as_rgb(frame, reader.channels))
 
 
 def _closing_frames(reader: FrameReader) -> Iterator[Picture]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from pet.visualization.window import close_windows, show_picture
 if TYPE_CHECKING:
     from pet.apis.predictor import Predictor
 
+Channels = Literal["rgb", "bgr"]
 VIDEO_EXTENSIONS = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp")
 )
@@ -39,9 +40,11 @@ class FrameReader(ABC):
         size: (height, width).
         num_frames: as the file states it; 0 if it does not, and for a camera.
         decoder: what decodes it, ``cpu`` or ``cuda``.
+        channels: order of the channels of the frames that it gives: ``rgb``, or ``bgr`` as OpenCV and OpenMMLab have it.
     """
 
     decoder = "cpu"
+    channels: Channels = "rgb"
     source: str
     fps: float
     size: tuple[int, int]
@@ -49,7 +52,7 @@ class FrameReader(ABC):
 
     @abstractmethod
     def frames(self) -> Iterator[Image]:
-        """The frames that have not been read yet."""
+        """The frames that have not been read yet, RGB."""
 
     @abstractmethod
     def close(self) -> None:
@@ -58,7 +61,7 @@ class FrameReader(ABC):
     def __iter__(self) -> Iterator[Image]:
         count = 0
         for count, frame in enumerate(self.frames(), start=1):  # noqa: B007 - the last one counts
-            yield frame
+            yield frame if self.channels == "rgb" else frame[..., ::-1].copy()
         if count < self.num_frames:
             lost = "the others are missing or damaged"
             LOGGER.warning(f"{self.source}: {count} of {self.num_frames} frames can be decoded; {lost}")
@@ -75,6 +78,8 @@ class VideoReader(FrameReader):
 
     Args:
         source: path, address such as ``rtsp://...``, or the number of a camera.
+        channels: order of the channels of the frames; ``bgr`` for functions that expect pictures of OpenCV, such as
+            ``inference_detector``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -82,7 +87,10 @@ class VideoReader(FrameReader):
         ValueError: the file is no video, or not one frame of it can be decoded.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | int) -> None:
+    def __init__(self, source: str | os.PathLike[str] | int, channels: Channels = "rgb") -> None:
+        if channels not in ("rgb", "bgr"):
+            raise ValueError(f"channels is '{channels}'; allowed: rgb, bgr")
+        self.channels = channels
         self.is_camera = isinstance(source, int)
         self.source = f"camera {source}" if isinstance(source, int) else os.fspath(source)
         if not self.is_camera and "://" not in self.source:

@@ -8,7 +8,9 @@ from pathlib import Path, PurePath
 
 from pet.config.node import DEFAULT, CfgNode
 from pet.config.problem import ConfigError, Problem, show
-from pet.config.rules import EPOCHS_OR_ITERS
+from pet.config.rules import EPOCHS_OR_ITERS, PIPELINES, transform_names
+from pet.config.upstream import FORMER_NAMES
+from pet.utils.logger import log_once
 
 __all__ = ["ConfigError", "Problem", "check_cfg", "infer_cfg", "path_under_cfgs"]
 
@@ -20,7 +22,7 @@ def check_cfg(cfg: CfgNode) -> None:
 
     A check that depends on a key with a problem of its own is left out: it would only repeat it.
     """
-    problems = cfg.problems
+    problems = cfg.problems + [_completed(cfg, found) for found in transform_names(cfg)]
     wrong = {problem.key for problem in problems}
     for check in cfg.checks:
         problems += [_completed(cfg, found) for found in check(cfg) if not wrong & {found.key, *found.related}]
@@ -33,6 +35,7 @@ def infer_cfg(cfg: CfgNode, cfg_file: str | Path | None = None) -> CfgNode:
 
     - ``MISC.CKPT``: ``ckpts/<path of the YAML under cfgs/>``, without the extension.
     - ``X_EPOCHS`` becomes ``None`` where ``X_ITERS`` was set and ``X_EPOCHS`` has only its default.
+    - Transforms by their names in OpenMMLab get those of Pet, with a warning.
 
     Args:
         cfg: the merged config, not frozen.
@@ -51,6 +54,8 @@ def infer_cfg(cfg: CfgNode, cfg_file: str | Path | None = None) -> CfgNode:
     for epochs, iters in EPOCHS_OR_ITERS:
         if cfg.value(iters) > 0 and cfg.value(epochs) is not None and cfg.origin(epochs) == DEFAULT:
             cfg.set(epochs, None, f"inferred: {iters} is set")
+    for pipeline in PIPELINES:
+        _rename_transforms(cfg, pipeline)
     check_cfg(cfg)
     return cfg
 
@@ -66,6 +71,15 @@ def path_under_cfgs(path: str | Path) -> PurePath | None:
         return None
     routed = [place for place in places if parts[place + 1] in DOMAINS]
     return PurePath(*parts[(routed or places)[-1] + 1 :])
+
+
+def _rename_transforms(cfg: CfgNode, pipeline: str) -> None:
+    given, origin = cfg.value(pipeline), cfg.origin(pipeline)
+    former = [name for name in given if name in FORMER_NAMES]
+    if former:
+        cfg.set(pipeline, tuple(FORMER_NAMES.get(name, name) for name in given), f"{origin}, with Pet's names")
+        pairs = ", ".join(f"'{name}' is called '{FORMER_NAMES[name]}'" for name in former)
+        log_once(f"{pipeline} ({origin}): {pairs} here; change it there")
 
 
 def _completed(cfg: CfgNode, problem: Problem) -> Problem:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pet.config.node import DEFAULT, CfgNode
 from pet.config.problem import Problem, show
+from pet.config.upstream import DONE_BY_ITSELF
+from pet.utils.suggest import did_you_mean
 
 # Pairs of which the first decides unless it is None.
 EPOCHS_OR_ITERS = (
@@ -22,6 +25,29 @@ _RANGES = (
     "TRAIN.RANDOM_ERASING.RATIO",
 )
 _SCHEDULER = "SOLVER.SCHEDULER"
+PIPELINES = ("TRAIN.TRANSFORMS", "TEST.TRANSFORMS")
+# Those of pet.data.transforms, which cannot be asked here: it imports torch.
+TRANSFORM_NAMES = (
+    "auto_aug", "center_crop", "color_jitter", "copy_paste", "cutmix", "det_mixup", "efficient_det_resize_crop",
+    "min_iou_random_crop", "mixup", "mosaic", "normalize", "photometric_distort", "rand_aug", "random_crop", "random_erasing",
+    "random_horizontal_flip", "random_resized_crop", "random_vertical_flip", "resize", "ssd_crop_and_expand", "to_tensor",
+)  # fmt: skip
+
+
+def transform_names(cfg: CfgNode) -> list[Problem]:
+    """Transforms that do not exist; what else is said about such a pipeline would mislead."""
+    return [Problem(key, text) for key in PIPELINES for text in _unknown_transforms(cfg.value(key))]
+
+
+def _unknown_transforms(names: Sequence[str]) -> Iterator[str]:
+    surplus = [name for name in names if name in DONE_BY_ITSELF]
+    if surplus:
+        rest = tuple(name for name in names if name not in surplus)
+        yield f"{', '.join(surplus)}: done by itself here, so leave it out: {show(rest)}"
+    for name in names:
+        if name not in (*TRANSFORM_NAMES, *surplus) and "." not in name:
+            hint = did_you_mean(name, TRANSFORM_NAMES)
+            yield f"no transform is named '{name}'.{hint} Known: {', '.join(TRANSFORM_NAMES)}, and import paths of classes"
 
 
 def check_shared(cfg: CfgNode) -> list[Problem]:
@@ -159,7 +185,10 @@ def _views(cfg: CfgNode) -> list[Problem]:
         message = "needs lengths of the shorter side, ints above 0, or (height, width) pairs; factors belong to SCALE_FACTORS"
         problems.append(Problem(f"{key}.SCALES", message))
     if (tta.SCALES or set(tta.SCALE_FACTORS) - {1.0}) and "resize" not in cfg.TEST.TRANSFORMS:
-        message = "scales need the transform resize in TEST.TRANSFORMS, which has none"
+        message = (
+            "scales need the transform resize in TEST.TRANSFORMS, which has none; e.g. TEST.TRANSFORMS \"('resize', "
+            "'normalize')\" with TEST.RESIZE.SCALE, the length of the shorter side; or leave the scales out: flips need no resize"
+        )
         problems.append(Problem(f"{key}.SCALES" if tta.SCALES else f"{key}.SCALE_FACTORS", message, related=("TEST.TRANSFORMS",)))
     doubled = [name for name in ("SCALES", "SCALE_FACTORS", "FLIP") if len(set(tta[name])) < len(tta[name])]
     return problems + [Problem(f"{key}.{name}", "names a view twice, which would count double") for name in doubled]

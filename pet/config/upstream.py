@@ -1,4 +1,4 @@
-"""Config keys of OpenMMLab's tool boxes that people type, and what says the same in Pet."""
+"""Config keys and transforms of OpenMMLab's tool boxes that people type, and what says the same in Pet."""
 
 from __future__ import annotations
 
@@ -59,6 +59,16 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (r"model\.backbone.*", "MODEL.BACKBONE and MODEL.BACKBONE_OPTIONS"),
     (r"model\..*num_classes", "MODEL.NUM_CLASSES (detection), MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES (classification)"),
     (r"model\.test_cfg.*|model\.train_cfg.*|model\.\w+_head.*|model\.neck.*", "the sections of MODEL"),
+)  # fmt: skip
+
+# Transforms of a pipeline, and those whose work needs no name in Pet.
+FORMER_NAMES = {
+    "Resize": "resize", "Normalize": "normalize", "RandomFlip": "random_horizontal_flip", "ImageToTensor": "to_tensor",
+    "ToTensor": "to_tensor", "DefaultFormatBundle": "to_tensor",
+}  # fmt: skip
+DONE_BY_ITSELF = (
+    "LoadImageFromFile", "LoadAnnotations", "LoadPanopticAnnotations", "FilterAnnotations", "Pad", "Collect", "PackDetInputs",
+    "PackInputs", "PackClsInputs",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from pet.data.structures import Batch
 from pet.data.transforms.build import build_transforms
 from pet.data.views import MakeViews
 from pet.utils.comm import get_rank, get_world_size
+from pet.utils.logger import logging_rank
 
 
 def dataset_from_cfg(cfg: CfgNode, is_train: bool = True, names: Sequence[str] | None = None) -> VisionDataset:
@@ -47,7 +48,10 @@ def dataset_from_cfg(cfg: CfgNode, is_train: bool = True, names: Sequence[str] |
         download=cfg.DATA.DOWNLOAD,
     )
     limit = 0 if is_train else cfg.TEST.LIMIT
-    return Subset(dataset, range(limit)) if 0 < limit < len(dataset) else dataset
+    if not 0 < limit < len(dataset):
+        return dataset
+    logging_rank(f"{dataset.name}: the first {limit} of {len(dataset)} images (TEST.LIMIT)")
+    return Subset(dataset, range(limit))
 
 
 def _pictures_of_first_batches(cfg: CfgNode) -> VisionDataset:

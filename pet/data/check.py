@@ -12,6 +12,7 @@ from pet.data.datasets import VisionDataset
 from pet.data.datasets.annotated import is_annotated
 from pet.data.datasets.annotation_faults import FAULTS, HARMLESS, AnnotationFaults
 from pet.data.reading import read_all
+from pet.utils.labels import compare_names, names_in
 
 _SHOWN = 10
 
@@ -25,7 +26,8 @@ class SetCheck:
         report: the data report, lines of text.
         problems: why it cannot be used as configured, each a message.
         faults: faults in its annotations and pictures.
-        notes: further lines, about what reading the pictures has shown.
+        notes: further lines, about what reading the pictures and comparing the sets has shown.
+        names: of its labels, see ``pet.utils.labels.names_in``.
     """
 
     name: str
@@ -34,6 +36,7 @@ class SetCheck:
     problems: list[str] = field(default_factory=list)
     faults: AnnotationFaults = field(default_factory=AnnotationFaults)
     notes: list[str] = field(default_factory=list)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def errors(self) -> int:
@@ -59,7 +62,7 @@ class SetCheck:
 def check_data(
     cfg: CfgNode, domain: Any, splits: Sequence[str] = ("train", "test"), read: bool = True, processes: int = 1
 ) -> Iterator[SetCheck]:
-    """Check every data set of an experiment by itself, and the training sets together.
+    """Check every data set of an experiment by itself, the training sets together, and the test sets against the first of them.
 
     Args:
         cfg: the configuration, with DATA.CHECK fast.
@@ -71,9 +74,14 @@ def check_data(
     Raises:
         KeyError, TypeError: a data set is not known, or declared wrongly.
     """
+    trained = SetCheck("", "train")
     for split in splits:
         names = list(dict.fromkeys((cfg.TRAIN if split == "train" else cfg.TEST).DATASETS))
         found = [check_set(cfg, domain, split, [name], read, processes) for name in names]
+        if split == "test":
+            _compare_with(trained, found)
+        elif found:
+            trained = found[0]
         yield from found
         if split == "train" and len(names) > 1 and not any(one.problems for one in found):
             together = check_set(cfg, domain, split, names, False, 1)
@@ -100,8 +108,20 @@ def check_set(cfg: CfgNode, domain: Any, split: str, names: Sequence[str], read:
         result.report = str(domain.report_dataset(cfg, dataset)).splitlines()
     except ValueError as error:
         result.problems.append(str(error))
+    result.names = names_in(dataset)
     _look_for_faults(result, dataset, read, processes)
     return result
+
+
+def _compare_with(trained: SetCheck, tests: Sequence[SetCheck]) -> None:
+    """Labels that mean something else in a test are a problem, those of other names are noted."""
+    for one in tests:
+        try:
+            found = compare_names(trained.names, one.names, f"the training data {trained.name}", one.name)
+        except ValueError as error:
+            one.problems.append(str(error))
+        else:
+            one.notes += [f"  warning: {text}" for text in found]
 
 
 def _look_for_faults(result: SetCheck, dataset: VisionDataset, read: bool, processes: int) -> None:

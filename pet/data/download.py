@@ -167,9 +167,11 @@ def check_space(needed: int, folder: Path) -> str:
         Both as text.
 
     Raises:
-        OSError: there is not enough.
+        OSError: there is not enough, or a file is where the folder should be.
     """
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, so nothing can be put into {folder}; name a folder with --save-dir")
     free = shutil.disk_usage(there).free
     text = f"{in_units(needed)} needed, {in_units(free)} free at {there}"
     if needed > free:
@@ -206,10 +208,10 @@ def _locked(target: Path) -> Iterator[None]:
 
 def _transfer(file: RemoteFile, target: Path) -> None:
     part = _part_of(target)
-    if file.digest is None:
-        part.unlink(missing_ok=True)  # nothing would notice halves of two versions
     problems = []
     for url in file.urls:
+        if file.digest is None:
+            part.unlink(missing_ok=True)  # nothing would notice halves of two versions
         try:
             check_url(url)
             _receive_all(url, part, resumes=file.digest is not None)

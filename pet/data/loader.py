@@ -307,7 +307,7 @@ class TrainLoader:
         except BadImageError as error:
             if self._reader.bad_image == "replace":
                 raise
-            raise BadImageError(error.path, f"{error.reason}; repair or remove it, or set DATA.BAD_IMAGE replace") from error
+            raise _advise(error, "or set DATA.BAD_IMAGE replace") from error
 
     def _report(self, replaced: list[tuple[int, str]]) -> None:
         self.num_replaced += len(replaced)
@@ -356,4 +356,12 @@ class EvalLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(_Stream(self._reader, self.sampler, min(self.num_workers, len(self)), self._prefetch, self._pin_memory))
+        try:
+            yield from _Stream(self._reader, self.sampler, min(self.num_workers, len(self)), self._prefetch, self._pin_memory)
+        except BadImageError as error:
+            raise _advise(error, "a test needs all pictures, so DATA.BAD_IMAGE is for training only") from error
+
+
+def _advise(error: BadImageError, more: str) -> BadImageError:
+    """The same error with what to do."""
+    return BadImageError(error.path, f"{error.reason}; repair or remove it, {more}")

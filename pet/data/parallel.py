@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from pet.data.worker import WorkerContext
@@ -26,14 +28,22 @@ def map_indices(function: Callable[[State, int], Result], state: State, count: i
 
     Raises:
         ValueError: fewer than one process.
+        RuntimeError: a process died.
     """
     if processes < 1:
         raise ValueError(f"{processes} processes cannot work; at least 1 is needed")
     if processes == 1 or count < 2:
         yield from (function(state, index) for index in range(count))
         return
-    with WorkerContext().Pool(min(processes, count), _start, (function, state)) as pool:
-        yield from pool.imap(_call, range(count), chunksize=_CHUNK)
+    pool = ProcessPoolExecutor(min(processes, count), WorkerContext(), _start, (function, state))
+    try:
+        with pool:
+            yield from pool.map(_call, range(count), chunksize=_CHUNK)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"one of {processes} processes was killed, by the system for want of memory or by a fault in a decoder; use fewer "
+            "(--nproc), or one, which shows the picture it happens at"
+        ) from error
 
 
 def _start(function: Callable[[Any, int], Any], state: Any) -> None:

@@ -55,11 +55,13 @@ def _label_lines(dataset: VisionDataset, labels: npt.NDArray[np.generic], num_cl
     outside = np.flatnonzero(indices >= num_classes)
     if outside.size:
         first = int(outside[0])
+        beyond = dataset.class_names[num_classes:]
+        named = f"; classes without an output: {_shorten(beyond)}" if beyond else ""
         raise ValueError(
             f"{dataset.name}: {outside.size} labels do not fit the head, which has {num_classes} outputs (labels 0 to "
             f"{num_classes - 1}); "
-            f"the first is {int(indices[first])} at {dataset.describe(first)}. Correct the labels or set "
-            "MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES"
+            f"the first is {int(indices[first])} at {dataset.describe(first)}{named}. Correct the labels or the "
+            "pictures, give CLASSES in the entry of the set in DATA.CATALOG, or set MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES"
         )
     lines = [f"  {len(indices) - known.size} images without a label"] if known.size < len(indices) else []
     if known.size:

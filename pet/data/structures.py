@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pet.utils.findings import InputError
+
 Image = npt.NDArray[np.uint8]
 
 # Tensors up to this size travel inside the message of a worker: asking it for a file descriptor takes longer than the copy
@@ -17,7 +19,7 @@ Image = npt.NDArray[np.uint8]
 INLINE_BYTES = 1 << 19
 
 
-class BadImageError(Exception):
+class BadImageError(InputError):
     """An image that cannot be read.
 
     Args:

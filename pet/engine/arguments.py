@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -195,6 +195,11 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
     batches = getattr(args, "overfit_batch", None)
     if batches is not None and batches < 1:
         raise UsageError(f"{overfit.FLAG} is {batches}; it is the number of batches to learn by heart, at least 1")
+    if args.resume and args.load_from:
+        raise UsageError(
+            f"--resume {args.resume} continues a run with its own weights, --load-from {args.load_from} starts a new one: leave "
+            "one of them out"
+        )
     if hasattr(args, "eval_options"):
         check_test_flags(args)
 
@@ -211,11 +216,15 @@ def check_test_flags(args: argparse.Namespace) -> None:
                 f"--eval-options takes KEY=VALUE, not '{word}'; e.g. --eval-options jsonfile_prefix={word.partition('=')[0]} or "
                 "classwise=True"
             )
+    if args.metrics == []:
+        raise UsageError('--eval (--metrics) names no metric; without any: EVAL.METRICS "()"')
     if args.format_only and args.metrics:
         raise UsageError(
             "--format-only computes no metrics, so it cannot go with --eval (--metrics): leave one of them out; --out FILE with "
             "--eval writes both"
         )
+    if args.out and args.save_preds:
+        raise UsageError(f"--save-preds and --out {args.out} both name the file of all predictions: leave one of them out")
     if not args.wait_time >= 0:
         raise UsageError(f"--wait-time is {args.wait_time:g}; it must be at least 0 seconds (0 waits for a key)")
     if not 0 <= args.show_score_thr <= 1:
@@ -225,6 +234,14 @@ def check_test_flags(args: argparse.Namespace) -> None:
             require_display("write the pictures into a folder with --show-dir DIR")
         except OSError as error:
             raise UsageError(f"--show: {error}") from error
+
+
+def check_windows(args: argparse.Namespace, processes: int) -> None:
+    """Refuse ``--show`` where several processes would open windows."""
+    if getattr(args, "show", False) and processes > 1:
+        raise UsageError(
+            f"--show is for one process, not for {processes}: add --nproc 1, or write the pictures with --show-dir DIR"
+        )
 
 
 def _is_file_word(words: Sequence[str]) -> bool:
@@ -275,6 +292,55 @@ def separate_resume(arguments: Sequence[str]) -> list[str]:
 def overrides(args: argparse.Namespace) -> list[str]:
     """The ``KEY VALUE`` and ``KEY=VALUE`` words, ``--cfg-options`` included."""
     return [*args.opts, *args.cfg_options]
+
+
+def build_cfg(
+    get_base_cfg: Callable[[], CfgNode],
+    infer_cfg: Callable[[CfgNode, str | Path], CfgNode],
+    cfg_file: str | Path,
+    options: Sequence[str],
+    args: argparse.Namespace | None = None,
+) -> CfgNode:
+    """The finished config, not frozen: defaults < YAML < options < flags, and what the flags make of the whole.
+
+    Args:
+        get_base_cfg, infer_cfg: of the domain.
+        cfg_file: the YAML.
+        options: ``KEY VALUE`` and ``KEY=VALUE`` words.
+        args: flags of a script.
+
+    Raises:
+        ConfigError: with all problems of the file and the options.
+        UsageError: a flag cannot be obeyed.
+    """
+    cfg = get_base_cfg()
+    cfg.merge_from_file(cfg_file)
+    cfg.merge_from_list(list(options))
+    if args is None:
+        return infer_cfg(cfg, cfg_file)
+    apply_flags(cfg, args)
+    cfg = infer_cfg(cfg, cfg_file)
+    if args.auto_scale_lr:
+        scale_lr(cfg)
+    if getattr(args, "overfit_batch", None) is not None:
+        overfit.use_own_folder(cfg)
+    return cfg
+
+
+def scale_lr(cfg: CfgNode) -> None:
+    """Multiply BASE_LR by BATCH_SIZE / BASE_BATCH_SIZE; BATCH_SIZE counts all processes and micro-batches.
+
+    The arithmetic is the origin of the new value, which the first page of the log tells.
+
+    Raises:
+        UsageError: there is no BASE_BATCH_SIZE.
+    """
+    base, batch, rate = cfg.SOLVER.BASE_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.OPTIMIZER.BASE_LR
+    if not base:
+        raise UsageError("--auto-scale-lr needs SOLVER.BASE_BATCH_SIZE: the batch size that BASE_LR is meant for")
+    where = f"--auto-scale-lr: BASE_LR {rate:g} x {batch} / {base} = {rate * batch / base:g}"
+    cfg.set("SOLVER.OPTIMIZER.BASE_LR", rate * batch / base, where)
+    cfg.set("SOLVER.BASE_BATCH_SIZE", batch, "--auto-scale-lr")  # config.yaml, run again, must not scale again
 
 
 def apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -79,6 +79,8 @@ def verify_checkpoint(path: Path) -> None:
 
     Compared with the checksum beside it; a file without one (copied, or from elsewhere) is checked by its zip records.
     """
+    if path.is_dir():
+        raise DamagedCheckpoint(f"{path} is a folder; name a file in it, such as model_best.pth")
     if not path.is_file():
         raise DamagedCheckpoint(f"{path} does not exist")
     if verify_digest(path):
@@ -87,7 +89,7 @@ def verify_checkpoint(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint, a file of torch.save: {error}") from error
     if broken is not None:
         raise DamagedCheckpoint(f"{path} is damaged in its record {broken}")
 

@@ -78,8 +78,7 @@ class CheckPointer:
         source = self._choose(str(resume_from), auto_resume)
         self.resume = bool(source)
         if source:
-            self.checkpoint = files.read_checkpoint(Path(source))
-            self._check_complete(source)
+            self.checkpoint = read_resumable(source)
             self.resumed_from = source
             self.last_saved, self.last_path = self.start_iter - 1, Path(source).resolve()
             logging_rank(f"Resuming from {source} (update {self.start_iter - 1})")
@@ -132,18 +131,6 @@ class CheckPointer:
             )
         return ""
 
-    def _check_complete(self, source: str) -> None:
-        missing = sorted(_OWN_PARTS - self.checkpoint.keys())
-        if missing:
-            raise KeyError(
-                f"{source} has no {', '.join(missing)}; it holds {', '.join(sorted(self.checkpoint))}. Only a checkpoint "
-                "of a run can be resumed; to start from its weights use --load-from"
-            )
-        if self.checkpoint["format"] != FORMAT:
-            raise ValueError(f"{source} has format {self.checkpoint['format']}, this version of Pet writes and reads {FORMAT}")
-        if "iteration" not in self.checkpoint["scheduler"]:
-            raise KeyError(f"{source}: the state of its scheduler has no iteration, so the position of the run is unknown")
-
     def load_model(self, model: M, convert_conv1: bool = False) -> M:
         """Load weights: exactly on resume, by name with an allow-list otherwise; returns the model."""
         bare = comm.unwrap(model)
@@ -156,9 +143,8 @@ class CheckPointer:
                     "(--work-dir), or load what fits with --load-from and TRAIN.ALLOW_MISMATCH"
                 ) from error
         elif self.weights_path is not None:
-            report = load_weights(
-                bare, read_weights(self.weights_path), self._allow_mismatch, str(self.weights_path), flip_conv1=convert_conv1
-            )
+            state = read_weights(self.weights_path, "TRAIN.WEIGHTS or --load-from")
+            report = load_weights(bare, state, self._allow_mismatch, str(self.weights_path), flip_conv1=convert_conv1)
             self.mismatch_keys = report.mismatches
             logging_rank(f"{self.weights_path}: {report.summary()}")
         return model
@@ -271,6 +257,27 @@ class CheckPointer:
             files.point_latest(self.folder, path)
         if self.keep:
             files.prune(self.folder, self.keep, self._damaged)
+
+
+def read_resumable(source: str | Path) -> dict[str, Any]:
+    """Verify and read a checkpoint that a run can continue from.
+
+    Raises:
+        DamagedCheckpoint: it is not there, or not what was written.
+        KeyError, ValueError: it is not a checkpoint of a run, or of another version.
+    """
+    checkpoint = files.read_checkpoint(Path(source))
+    missing = sorted(_OWN_PARTS - checkpoint.keys())
+    if missing:
+        raise KeyError(
+            f"{source} has no {', '.join(missing)}; it holds {', '.join(sorted(checkpoint))}. Only a checkpoint "
+            "of a run can be resumed; to start from its weights use --load-from"
+        )
+    if checkpoint["format"] != FORMAT:
+        raise ValueError(f"{source} has format {checkpoint['format']}, this version of Pet writes and reads {FORMAT}")
+    if "iteration" not in checkpoint["scheduler"]:
+        raise KeyError(f"{source}: the state of its scheduler has no iteration, so the position of the run is unknown")
+    return checkpoint
 
 
 def get_weights(ckpt: str | Path, weights: str | Path = "") -> Path:

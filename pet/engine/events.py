@@ -21,12 +21,18 @@ from pet.utils import comm
 
 Scalar = float | int | torch.Tensor
 _STACK: list[EventStorage] = []
-_opened = 0
+_started = ""
 
 
-def storages_opened() -> int:
-    """How many storages this process has opened: whether a training was started."""
-    return _opened
+def mark_started(what: str) -> None:
+    """Note that the work of this process has begun, a ``training`` or a ``test``: from now on an error is no wrong start."""
+    global _started
+    _started = what
+
+
+def started() -> str:
+    """What ``mark_started`` noted; empty before."""
+    return _started
 
 
 def get_event_storage() -> EventStorage:
@@ -344,8 +350,7 @@ class EventStorage:
                 self._history_of(name).update(value, iteration)
 
     def __enter__(self) -> EventStorage:
-        global _opened
-        _opened += 1
+        mark_started("training")
         _STACK.append(self)
         return self
 

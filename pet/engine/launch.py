@@ -25,8 +25,9 @@ from pet.engine.arguments import (
     UsageError,
     add_test_arguments,
     add_train_arguments,
-    apply_flags,
+    build_cfg,
     check_args,
+    check_windows,
     default_argument_parser,
     overrides,
     parse_known,
@@ -37,6 +38,7 @@ from pet.utils.env import usable_cores
 from pet.utils.suggest import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_CHECKPOINTS = (".pth", ".pt", ".safetensors")
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 GROUPS = ("vision", "tasks", "projects")
 _EPILOG = (
@@ -119,6 +121,8 @@ def find_training_script(
         raise UsageError(f"--type is '{type}'; allowed: {', '.join(GROUPS)}.{did_you_mean(type, GROUPS)}")
     if not Path(cfg_path).is_file() or Path(cfg_path).suffix == ".py":
         raise UsageError(missing_config(Path(cfg_path), root))
+    if Path(cfg_path).suffix in _CHECKPOINTS:
+        raise UsageError(f"{cfg_path} is a checkpoint, not a config; CONFIG, a YAML, comes before CHECKPOINT")
     domain = find_domain(cfg_path, type) or (read_domain_header(cfg_path) if type is None else None)
     scripts = {path.parent.relative_to(root / "tools").as_posix(): path for path in sorted((root / "tools").rglob(name))}
     if domain in scripts:
@@ -211,13 +215,7 @@ def check_config(domain: str, cfg_file: str | Path, options: Sequence[str], args
         args: flags of a script, which set config keys too.
     """
     module = importlib.import_module(f"pet.{domain.replace('/', '.')}.config")
-    cfg: CfgNode = module.get_base_cfg()
-    cfg.merge_from_file(cfg_file)
-    cfg.merge_from_list(list(options))
-    if args is not None:
-        apply_flags(cfg, args)
-    module.infer_cfg(cfg, cfg_file)
-    return cfg
+    return build_cfg(module.get_base_cfg, module.infer_cfg, cfg_file, options, args)
 
 
 def check_shares(cfg: CfgNode, nproc: int) -> None:
@@ -256,6 +254,8 @@ def prepare_environment(plan: Plan, root: Path = REPOSITORY) -> None:
 
 def check_port(plan: Plan) -> None:
     """Refuse a port that the user fixed and something else holds."""
+    if not 0 <= plan.master_port <= 65535:
+        raise UsageError(f"--master-port is {plan.master_port}; it must be 1 to 65535, or 0 for a free one")
     if plan.master_port == 0 or plan.node_rank != 0:
         return
     with socket.socket() as probe:
@@ -336,8 +336,7 @@ def _plan(own: argparse.Namespace, args: argparse.Namespace, cfg: CfgNode, train
         return Plan()
     on_cpu = gpu_id is None and cfg.MISC.DEVICE == "cpu"
     nproc, gpus = choose_devices("cpu" if on_cpu else gpu_id, own.nproc, visible_gpus())
-    if getattr(args, "show", False) and nproc > 1:
-        raise UsageError(f"--show is for one process, not for {nproc}: add --nproc 1, or write the pictures with --show-dir DIR")
+    check_windows(args, nproc)
     if training:
         check_shares(cfg, nproc)
     plan = Plan(nproc, gpus, master_port=own.master_port, grace_s=own.grace_period)
@@ -373,10 +372,13 @@ def main(
         if args.cfg is None and default_cfg is not None:
             args.cfg = os.path.relpath(root / default_cfg)
             rest = ["--cfg", args.cfg, *rest]
-        if not unknown:  # else the script of the domain decides about its own flags
+        options = overrides(args)
+        if unknown:  # the script of the domain decides about its own flags, and which of the words belong to them
+            options, args.auto_scale_lr = [], False
+        else:
             check_args(parser, args)
         domain, script = find_training_script(args.cfg, own.type, name, root)
-        cfg = check_config(domain, args.cfg, [] if unknown else overrides(args), args)
+        cfg = check_config(domain, args.cfg, options, args)
         if args.explain is not None or args.help_config is not None:
             print(cfg.explain(args.explain) if args.explain is not None else help_config(cfg, args.help_config))
             return EXIT_OK

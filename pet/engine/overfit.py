@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 from pet.config import CfgNode
 from pet.config.node import COMMAND_LINE
 from pet.config.rules import EPOCHS_OR_ITERS
+from pet.utils.metrics_file import read_rows
 
 FLAG = "--overfit-batch"
 # A few hundred updates at a constant rate answer the question; what the command line says otherwise wins.
@@ -32,7 +32,8 @@ _SETTINGS: dict[str, Any] = {
     "TRAIN.AUTO_RESUME": False,
 }
 _TYPED = (COMMAND_LINE, "--work-dir", "--resume")
-_LEARNT, _FALLING = 0.1, 0.5
+# Share of the first loss that is left: learnt, falling well, and no more than noise.
+_LEARNT, _FALLING, _SAME = 0.1, 0.5, 0.95
 
 
 def set_overfit(cfg: CfgNode, batches: int) -> None:
@@ -88,16 +89,18 @@ def verdict(cfg: CfgNode) -> str:
         return f"{text} ({share:.1%}). PASSED: the model can learn these pictures by heart"
     if share <= _FALLING:
         return f"{text} ({share:.1%}). It falls; raise SOLVER.SCHEDULER.TOTAL_ITERS to see whether it goes on towards 0"
-    return (
-        f"{text} ({share:.1%}). FAILED: it does not fall. Look at the labels in vis/train_samples.png, and change "
-        "SOLVER.OPTIMIZER.BASE_LR by factors of 10; strong regularisation (dropout, label smoothing, mixup) keeps a loss up, too"
+    advice = (
+        "look at the labels in vis/train_samples.png, and change SOLVER.OPTIMIZER.BASE_LR by factors of 10; strong "
+        "regularisation (dropout, label smoothing, mixup) keeps a loss up, too"
     )
+    if share < _SAME:
+        return f"{text}. It falls too little (to {share:.1%}): give it more updates (SOLVER.SCHEDULER.TOTAL_ITERS), or {advice}"
+    return f"{text} ({share:.1%}). FAILED: it does not fall; {advice}"
 
 
 def _losses(path: Path) -> list[tuple[int, float]]:
     """Update and total loss of each row that has one; JSON has no NaN, so ``null`` stands for what is not finite."""
     if not path.is_file():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [(row["iteration"], row["total_loss"]) for row in rows if "total_loss" in row]
+    found = [(row["iteration"], row["total_loss"]) for row in read_rows(path) if "total_loss" in row]
     return [(update, math.nan if value is None else value) for update, value in found]

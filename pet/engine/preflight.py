@@ -30,7 +30,8 @@ from pet.engine.plan import existing_parent, planned_files, resumable, tensors_i
 from pet.engine.ranks import adopt_launcher
 from pet.utils import comm
 from pet.utils.findings import FAIL, PASS, SKIP, WARN, Doubt, Finding, NeedsError, attempt, describe_error
-from pet.utils.logger import logging_rank, process_rank, setup_logging
+from pet.utils.labels import compare_names
+from pet.utils.logger import LOGGER, logging_rank, process_rank, setup_logging
 from pet.utils.rng import seed_everything
 
 # What one update computes on a CPU, where a whole batch could take minutes.
@@ -85,7 +86,8 @@ def check_run(
     failed = sum(finding.result == FAIL for finding in findings)
     counts = ", ".join(f"{sum(f.result == kind for f in findings)} {kind}" for kind in (PASS, WARN, FAIL, SKIP))
     end = "not ready, see fail above" if failed else "ready"
-    logging_rank(f"Check of {cfg.file}\n{table(findings)}\n{counts} in {perf_counter() - started:.1f} s: {end}")
+    tell = LOGGER.error if failed else logging_rank  # a failure of any rank is seen
+    tell(f"Check of {cfg.file}\n{table(findings)}\n{counts} in {perf_counter() - started:.1f} s: {end}")
     return EXIT_FAILED if failed else EXIT_OK
 
 
@@ -238,6 +240,8 @@ class Preflight:
         names = dataset.class_names
         text = f"{len(names)}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
         warnings = [line.strip() for line in report.splitlines() if line.strip().startswith("warning")]
+        for name in self._cfg.TEST.DATASETS:
+            warnings += compare_names(dataset, self._have.get(f"the test data {name}"), "the training data", name)
         if warnings:
             raise Doubt("\n".join([text, *warnings]))
         return text

@@ -13,8 +13,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from pet.engine.weights import SAFETENSORS, choose_weights, read_content
-from pet.utils.files import atomic_write
+from pet.engine.weights import SAFETENSORS, averages_in, choose_weights, read_content
+from pet.utils.files import atomic_write, prepare_file
 
 SUFFIXES = (".pth", ".pt", SAFETENSORS)
 # What only the run itself needs.
@@ -50,19 +50,20 @@ def publish(source: str | Path, target: str | Path, ema: bool | None = None) -> 
 
     Raises:
         DamagedCheckpoint: ``source`` cannot be read.
+        OSError: the folder of ``target`` cannot be made or written.
         ValueError: averages are asked for and there are none.
     """
     content = read_content(source)
-    if ema and "ema" not in content:
+    stem, suffix = split_suffix(Path(target))
+    prepare_file(stem.with_name(f"{stem.name}{suffix}"))
+    if ema and not averages_in(content):
         raise ValueError(f"{source} has no averaged weights (SOLVER.EMA was not enabled), so --ema cannot be")
-    meta = dict(content.get("meta") or {})
+    meta = _mapping(content.get("meta"))
     state, averaged = choose_weights(content, str(source), _tests_averages(meta) if ema is None else ema)
     kept = {name: value for name, value in meta.items() if name not in _NOT_PUBLISHED}
     weights = {name: _compact(tensor) for name, tensor in state.items()}
-    stem, suffix = split_suffix(Path(target))
     data = (_safetensors if suffix == SAFETENSORS else _pth)(weights, {**kept, "averaged": averaged})
     path = stem.with_name(f"{stem.name}-{sha256(data).hexdigest()[:8]}{suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as handle:
         handle.write(data)
     dropped = sorted(content.keys() - {"model", "meta", "format"}) if "model" in content else []
@@ -82,9 +83,19 @@ def split_suffix(path: Path) -> tuple[Path, str]:
 
 
 def _tests_averages(meta: Mapping[str, Any]) -> bool:
-    """EVAL.EMA of the run; true, its default, where the checkpoint has no config."""
-    config = yaml.safe_load(meta.get("config", "")) or {}
-    return bool(config.get("EVAL", {}).get("EMA", True))
+    """EVAL.EMA of the run; true, its default, where the checkpoint has no config of ours."""
+    config = meta.get("config")
+    if isinstance(config, str):
+        try:
+            config = yaml.safe_load(config)
+        except yaml.YAMLError:  # such as the Python text of another framework
+            return True
+    return bool(_mapping(_mapping(config).get("EVAL")).get("EMA", True))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """A copy of a mapping; anything else, as in a file of others, counts as an empty one."""
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _compact(tensor: Tensor) -> Tensor:

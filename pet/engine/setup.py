@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,10 +23,10 @@ from torch import nn
 from pet.config import CfgNode, domain_header, read_domain_header
 from pet.config.explain import help_config
 from pet.engine import events, overfit, plan
-from pet.engine.arguments import UsageError, apply_flags, is_config_word, overrides, parse_args
+from pet.engine.arguments import UsageError, build_cfg, is_config_word, overrides, parse_args
 from pet.engine.arguments import add_train_arguments as add_train_arguments
 from pet.engine.arguments import default_argument_parser as default_argument_parser
-from pet.engine.checkpointer import CheckPointer, get_weights
+from pet.engine.checkpointer import CheckPointer, get_weights, read_resumable
 from pet.engine.evaluation import Evaluation, EvaluationSet
 from pet.engine.events import EventStorage
 from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, find_domain
@@ -35,13 +36,14 @@ from pet.engine.resume import report_config_changes
 from pet.engine.step import SkipPolicy, TrainStep, make_clip
 from pet.utils import comm, env
 from pet.utils.files import atomic_json, atomic_text
+from pet.utils.findings import InputError
 from pet.utils.logger import LOGGER, log_file, logging_rank, setup_logging
 from pet.utils.rng import seed_everything
 from pet.utils.suggest import did_you_mean
 
 _ARCHIVED = (
     *("metrics.json", "classes.json", "best.json", "finished.json", "run.json", "report.html"),
-    *("tensorboard_log", "vis", "config.yaml"),
+    *("tensorboard_log", "vis", "config.yaml", "log", "test"),
 )
 
 LESS_MEMORY = (
@@ -54,18 +56,10 @@ LESS_MEMORY = (
 
 
 def load_cfg(
-    args: argparse.Namespace, get_base_cfg: Callable[[], CfgNode], infer_cfg: Callable[[CfgNode, str], CfgNode]
+    args: argparse.Namespace, get_base_cfg: Callable[[], CfgNode], infer_cfg: Callable[[CfgNode, str | Path], CfgNode]
 ) -> CfgNode:
     """The frozen config: defaults < YAML < command line. ``--explain`` and ``--help-config`` are answered here."""
-    cfg = get_base_cfg()
-    cfg.merge_from_file(args.cfg)
-    cfg.merge_from_list(overrides(args))
-    apply_flags(cfg, args)
-    cfg = infer_cfg(cfg, args.cfg)
-    if args.auto_scale_lr:
-        scale_lr(cfg)
-    if getattr(args, "overfit_batch", None):
-        overfit.use_own_folder(cfg)
+    cfg = build_cfg(get_base_cfg, infer_cfg, args.cfg, overrides(args), args)
     if getattr(args, "dry_run", False):
         plan.use_scratch_folder(cfg)
     cfg.freeze()
@@ -75,19 +69,6 @@ def load_cfg(
     return cfg
 
 
-def scale_lr(cfg: CfgNode) -> None:
-    """Multiply BASE_LR by BATCH_SIZE / BASE_BATCH_SIZE; BATCH_SIZE counts all processes and micro-batches.
-
-    The arithmetic is the origin of the new value, which the first page of the log tells.
-    """
-    base, batch, rate = cfg.SOLVER.BASE_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.OPTIMIZER.BASE_LR
-    if not base:
-        raise ValueError("--auto-scale-lr needs SOLVER.BASE_BATCH_SIZE: the batch size that BASE_LR is meant for")
-    where = f"--auto-scale-lr: BASE_LR {rate:g} x {batch} / {base} = {rate * batch / base:g}"
-    cfg.set("SOLVER.OPTIMIZER.BASE_LR", rate * batch / base, where)
-    cfg.set("SOLVER.BASE_BATCH_SIZE", batch, "--auto-scale-lr")  # config.yaml, run again, must not scale again
-
-
 # -------------------------------------------------------------------------------------------------------- environment
 
 
@@ -95,13 +76,15 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -
     """Device, process group, folder, log, seed and the first page of the log; returns the device."""
     if mode == "test":
         get_weights(cfg.MISC.CKPT, cfg.TEST.WEIGHTS)  # nothing to test: say so before a folder is made
+    elif cfg.TRAIN.RESUME_FROM:
+        read_resumable(cfg.TRAIN.RESUME_FROM)  # before an earlier run in the folder is moved aside
     adopt_launcher(args.launcher)
     if args.local_rank:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     device = choose_device(cfg.MISC.DEVICE)
     comm.init_distributed(device, cfg.MISC.DIST_TIMEOUT)
     folder = Path(cfg.MISC.CKPT)
-    _prepare_together(folder, keep=mode != "train" or cfg.TRAIN.AUTO_RESUME or bool(cfg.TRAIN.RESUME_FROM))
+    _prepare_together(folder, keep=mode != "train" or _continues_run_in(folder, cfg.TRAIN))
     log = None if cfg.MISC.DRY_RUN else folder / "log" / f"{mode}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}.txt"
     setup_logging(log)
     seed_everything(cfg.MISC.SEED, comm.get_rank())
@@ -159,6 +142,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def _continues_run_in(folder: Path, train: CfgNode) -> bool:
+    """Whether a run in the folder goes on; one that begins with the checkpoint of another folder does not continue it."""
+    if train.RESUME_FROM:
+        return Path(train.RESUME_FROM).resolve().parent == folder.resolve()
+    return bool(train.AUTO_RESUME)
+
+
 def _prepare_together(folder: Path, keep: bool) -> None:
     """Rank 0 prepares the folder; its error is raised on every rank, because the others would wait for it."""
     problem: OSError | None = None
@@ -191,7 +181,8 @@ def prepare_folder(folder: Path, keep: bool) -> None:
     aside.mkdir()
     for path in earlier:
         os.replace(path, aside / path.name)
-    LOGGER.warning(f"{folder} held an earlier run, which is not continued (TRAIN.AUTO_RESUME False); it is now in {aside}")
+    (folder / "log").mkdir()
+    LOGGER.warning(f"{folder} held an earlier run, which is not continued; it is now in {aside}")
 
 
 def _describe_environment(cfg: CfgNode, device: torch.device, folder: Path) -> list[str]:
@@ -273,6 +264,8 @@ def build_checkpointer(cfg: CfgNode) -> CheckPointer:
     if checkpointer.resume:
         overfit.check_resumed(cfg, checkpointer.checkpoint["meta"]["config"])
         report_config_changes(cfg, checkpointer.checkpoint["meta"]["config"])
+    elif cfg.origin("TRAIN.AUTO_RESUME") == "--resume":
+        LOGGER.warning(f"--resume: there is no checkpoint in {cfg.MISC.CKPT} to continue from; this run begins with update 1")
     return checkpointer
 
 
@@ -376,7 +369,7 @@ def finish(
         logging_rank(f"Saved update {storage.last_update}. {resume_hint()}")
         logging_rank(f"Not finished: {reason}")
         return status
-    if cfg.DATA.OVERFIT_BATCHES:
+    if cfg.DATA.OVERFIT_BATCHES and comm.is_main_process():
         logging_rank(overfit.verdict(cfg))
     logging_rank(f"Finished: {reason}. Everything is in {cfg.MISC.CKPT}")
     return EXIT_OK
@@ -406,18 +399,21 @@ def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     status = EXIT_FAILED
     try:
         status = main(args)
+    except InputError as error:
+        status = _report_wrong_input(error) if events.started() else _report_wrong_start(error)
     except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
-        if events.storages_opened():
+        if events.started():
             _record_failure(error)
             raise
         status = _report_wrong_start(error)
     except KeyboardInterrupt:
-        LOGGER.error("interrupted before the training began; nothing was changed")
+        running = events.started()
+        LOGGER.error(f"interrupted during the {running}" if running else "interrupted before the start; nothing was changed")
         status = 128 + signal.SIGINT
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             error.add_note(LESS_MEMORY)
-        if events.storages_opened():
+        if events.started():
             _record_failure(error)
         raise
     finally:
@@ -427,11 +423,23 @@ def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.Argumen
 
 
 def _record_failure(error: Exception) -> None:
-    """A training failed: the traceback in the log file, the cause in ``run.json``, how to go on on the console."""
+    """The traceback in the log file; of a training, also the cause in ``run.json``, and on the console how to go on."""
     LOGGER.debug("%s", "".join(traceback.format_exception(error)))
+    if events.started() != "training":
+        return
     if log_file():
-        close_record(Path(log_file()).parents[1], {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
+        with suppress(OSError):  # a full disk, which is often the first error, must not hide it
+            close_record(Path(log_file()).parents[1], {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
     logging_rank(resume_hint())
+
+
+def _report_wrong_input(error: InputError) -> int:
+    """The run has failed because of a file: no fault of the program, so the console shows no traceback."""
+    _record_failure(error)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    if log_file():
+        print(f"Traceback: {log_file()}", file=sys.stderr, flush=True)
+    return EXIT_FAILED
 
 
 def _report_wrong_start(error: Exception) -> int:

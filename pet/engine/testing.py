@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +16,32 @@ from torch import nn
 
 from pet.config import CfgNode
 from pet.engine.arguments import add_test_arguments as add_test_arguments
-from pet.engine.arguments import metric_items, output_prefixes
+from pet.engine.arguments import check_windows, metric_items, output_prefixes
 from pet.engine.checkpointer import get_weights
 from pet.engine.evaluation import ClassTables, Visualizer, class_tables_of, results_text, run_evaluation
+from pet.engine.events import mark_started
 from pet.engine.setup import amp_dtype
 from pet.engine.weights import choose_weights, load_weights, read_content
 from pet.utils import comm, env
 from pet.utils.files import atomic_json
 from pet.utils.images import write_png
+from pet.utils.labels import compare_names
 from pet.utils.logger import logging_rank
 from pet.utils.suggest import did_you_mean
 
 
-def load_test_weights(cfg: CfgNode, model: nn.Module) -> Path:
+def load_test_weights(cfg: CfgNode, model: nn.Module, datasets: Sequence[Any] = ()) -> Path:
     """Load TEST.WEIGHTS, else the best or latest checkpoint of the run; averages instead of weights if the run evaluates them.
 
-    Everything must fit: a part left at random would give a number that means nothing.
+    Everything must fit: a part left at random would give a number that means nothing, and so would labels that mean other classes
+    in ``datasets`` than they did in training.
     """
     path = get_weights(cfg.MISC.CKPT, cfg.TEST.WEIGHTS)
-    state, averaged = choose_weights(read_content(path), str(path), cfg.EVAL.EMA)
+    content = read_content(path)
+    for dataset in datasets:
+        for text in compare_names(content.get("meta"), dataset, f"the checkpoint {path}", dataset.name):
+            logging_rank(text, logging.WARNING)
+    state, averaged = choose_weights(content, str(path), cfg.EVAL.EMA)
     report = load_weights(model, state, source=str(path))
     logging_rank(f"Testing the {'averaged weights (EMA)' if averaged else 'weights'} of {path}: {report.summary()}")
     return path
@@ -67,13 +76,15 @@ def run_test(cfg: CfgNode, args: argparse.Namespace, model: nn.Module, domain: A
     """
     folder = Path(cfg.MISC.CKPT) / "test"
     sets = build_test_sets(cfg, args, domain, folder)  # all that can be wrong is told before the weights are read
-    weights = load_test_weights(cfg, model)
+    weights = load_test_weights(cfg, model, [part.dataset for part in sets])
     if args.fuse_conv_bn:
         pairs = domain.fuse_conv_bn(model.eval(), domain.input_size(cfg))
         logging_rank(f"--fuse-conv-bn: {pairs} batch normalisations folded into convolutions")
+    mark_started("test")
     model.to(device)
     if comm.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
+        remove_pictures(folder / "vis", [part.dataset.name for part in sets])
     results: dict[str, float] = {}
     tables: ClassTables = {}
     for part in sets:
@@ -93,9 +104,10 @@ def build_test_sets(cfg: CfgNode, args: argparse.Namespace, domain: Any, folder:
     """The data sets of TEST.DATASETS with their evaluators and places of output, checked before anything is computed.
 
     Raises:
-        ValueError: there is nothing to test on, or a metric cannot be computed.
+        ValueError: there is nothing to test on, a metric cannot be computed, or several processes would open windows.
         OSError: a file or folder cannot be written.
     """
+    check_windows(args, comm.get_world_size())
     if not cfg.TEST.DATASETS:
         raise ValueError("TEST.DATASETS is empty: name the data sets to test on, e.g. TEST.DATASETS \"('my_val',)\"")
     datasets = [domain.build_dataset(cfg, is_train=False, names=(name,)) for name in cfg.TEST.DATASETS]
@@ -103,7 +115,7 @@ def build_test_sets(cfg: CfgNode, args: argparse.Namespace, domain: Any, folder:
     saved = folder / f"{get_weights(cfg.MISC.CKPT, cfg.TEST.WEIGHTS).stem}_predictions.pkl"
     out = args.out or (saved if args.save_preds else folder / "predictions.json")
     given = output_prefixes(args.eval_options)
-    prefix = given.get("outfile_prefix") or given.get("jsonfile_prefix") or given.get("txtfile_prefix")
+    prefix = given.get("outfile_prefix") or given.get("jsonfile_prefix")
     texts = given.get("txtfile_prefix") or prefix
     sets = []
     for dataset in datasets:
@@ -112,6 +124,11 @@ def build_test_sets(cfg: CfgNode, args: argparse.Namespace, domain: Any, folder:
         beside, text_folder = (output_path(place, dataset.name, count) if place else None for place in (prefix, texts))
         show_dir = Path(args.show_dir, dataset.name if count > 1 else "") if args.show_dir else None
         sets.append(TestedSet(dataset, evaluator, output_path(out, dataset.name, count), beside, text_folder, show_dir))
+    if "txtfile_prefix" in given and not any(getattr(part.evaluator, "writes_text", False) for part in sets):
+        raise ValueError(
+            "--eval-options txtfile_prefix is the folder of the text files of Cityscapes, which only the metric cityscapes "
+            "writes: add it to EVAL.METRICS, or name the other files of predictions with jsonfile_prefix"
+        )
     for part in sets:
         if args.out:
             domain.check_output_path(part.out)
@@ -119,6 +136,13 @@ def build_test_sets(cfg: CfgNode, args: argparse.Namespace, domain: Any, folder:
             if place is not None:
                 place.mkdir(parents=True, exist_ok=True)
     return sets
+
+
+def remove_pictures(folder: Path, datasets: Sequence[str]) -> None:
+    """Remove what earlier tests of these data sets have drawn: a test need not draw the same, and the report shows all."""
+    for name in datasets:
+        for picture in folder.glob(f"{glob.escape(name)}_*.png"):
+            picture.unlink()
 
 
 def run_one(
@@ -141,10 +165,12 @@ def run_one(
     chosen = chosen_items(metrics or {}, metric_items(args.eval_options))
     if comm.is_main_process():
         logging_rank(f"{dataset.name}\n{evaluator.table()}")
-    files = domain.write_predictions(part.out, evaluator, part.prefix, part.folder)
+    # Rank 0 writes and draws alone, for as long as it takes: what follows would make the others wait within the time limit.
+    files = comm.broadcast(domain.write_predictions(part.out, evaluator, part.prefix, part.folder), patient=True)
     logging_rank(f"Predictions of {dataset.name}: {', '.join(map(str, [part.out, *files]))}")
     for name, picture in pictures.pictures().items():
         write_png(Path(cfg.MISC.CKPT) / "test" / "vis" / f"{dataset.name}_{name}.png", picture)
+    comm.broadcast(None, patient=True)
     if part.show_dir is not None:
         logging_rank(f"A picture of each image: {part.show_dir}")
     return chosen

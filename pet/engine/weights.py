@@ -74,14 +74,18 @@ def extract_state(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     return state
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a ``.pth`` / ``.pt`` / ``.safetensors`` file."""
+def read_weights(path: str | Path, named_by: str = "") -> dict[str, Tensor]:
+    """Read a state dict from a ``.pth`` / ``.pt`` / ``.safetensors`` file; for ``named_by`` see ``read_content``."""
     path = Path(path)
-    return extract_state(read_content(path), str(path))
+    return extract_state(read_content(path, named_by), str(path))
 
 
-def read_content(path: str | Path) -> dict[str, Any]:
+def read_content(path: str | Path, named_by: str = "") -> dict[str, Any]:
     """Everything a checkpoint holds; a ``.safetensors`` file as ``{"model": tensors, "meta": values}``.
+
+    Args:
+        path: the file.
+        named_by: keys or flags that name it, for the message that it does not exist.
 
     Raises:
         FileNotFoundError: no such file.
@@ -89,7 +93,7 @@ def read_content(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"weights file {path} does not exist (TRAIN.WEIGHTS, TEST.WEIGHTS or --load-from)")
+        raise FileNotFoundError(f"weights file {path} does not exist{f' ({named_by})' if named_by else ''}")
     return _read_safetensors(path) if path.suffix == SAFETENSORS else read_checkpoint(path)
 
 
@@ -102,8 +106,15 @@ def choose_weights(content: Mapping[str, Any], source: str, ema: bool = True) ->
         ema: averages instead of weights where the checkpoint has them (EVAL.EMA).
     """
     state = extract_state(content, source)
-    averages: dict[str, Tensor] = content["ema"]["weights"] if ema and "ema" in content else {}
+    averages = averages_in(content) if ema else {}
     return {**state, **averages}, bool(averages)
+
+
+def averages_in(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The averaged weights of a checkpoint of ours, empty without; what others keep under ``ema`` has another form."""
+    kept = content.get("ema")
+    weights = kept.get("weights") if isinstance(kept, Mapping) else None
+    return weights if isinstance(weights, Mapping) else {}
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -143,7 +143,12 @@ class JSONWriter(EventWriter):
         if size < state["offset"]:
             LOGGER.warning(f"{self._path} is shorter ({size} bytes) than at the checkpoint ({state['offset']}); rows are missing")
             return
-        os.truncate(self._path, state["offset"])
+        if not self._path.exists():
+            return
+        whole = self._path.read_bytes()[: state["offset"]].rfind(b"\n") + 1
+        if whole < state["offset"]:
+            LOGGER.warning(f"{self._path} is not the file of the checkpoint: its rows after byte {whole} are removed")
+        os.truncate(self._path, whole)
 
     def close(self) -> None:
         """Close the file."""

@@ -258,7 +258,7 @@ class CityscapesEvaluator(InstanceEvaluator):
     def table(self) -> str:
         """The results and numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
         if self.ap is None:
-            return f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
+            return self.no_metrics()
         rows = self.class_tables()["cityscapes"].lines() if self.classwise else []
         return "\n".join([result_line(self.results), *rows])
 

@@ -66,7 +66,7 @@ class _ClassEvaluator(DatasetEvaluator):
     def table(self) -> str:
         """Numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
         if self.per_class is None:
-            return f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
+            return self.no_metrics()
         return "\n".join(class_table_lines(self.per_class, self.class_names))
 
     def _scores(self, outputs: Any) -> NDArray[np.float32]:

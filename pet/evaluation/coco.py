@@ -114,7 +114,7 @@ class CocoEvaluator(InstanceEvaluator):
         for kind, numbers in self.class_tables().items():
             lines.append(result_line({f"{kind}_{name}": value for name, value in self.scores[kind].values.items()}))
             lines += numbers.lines() if self.classwise else []
-        return "\n".join(lines) or f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
+        return "\n".join(lines) or self.no_metrics()
 
     def entries(self, kind: Kind, original: bool = True) -> list[dict[str, Any]]:
         """All detections in the COCO result format, on rank 0 after ``evaluate``.

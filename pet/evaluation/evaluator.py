@@ -80,6 +80,10 @@ class DatasetEvaluator(ABC):
         """Numbers of the classes by what is judged, e.g. ``bbox``, on rank 0 after ``evaluate``; empty if there are none."""
         return {}
 
+    def no_metrics(self) -> str:
+        """What stands for a table where predictions are only kept."""
+        return f"{len(self.columns.get('id', ()))} images, predictions only"
+
     def reset(self) -> None:
         """Forget all predictions."""
         self._batches: list[Columns] = []

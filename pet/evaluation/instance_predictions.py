@@ -28,7 +28,7 @@ def instance_predictions(evaluators: Sequence[InstanceEvaluator]) -> list[dict[s
         {
             "id": index,
             "image_id": truth.image_id(index),
-            "file": Path(truth.annotations(index).file).name,
+            "file": Path(truth.path(index)).name,
             **{kind: _plain(found[index], with_labels=kind == "instances") for kind, found in sorted(rows.items())},
         }
         for index in range(len(truth))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import IO, Any
 
 import yaml
 
-from pet.utils.files import atomic_write, finite
+from pet.utils.files import atomic_write, finite, prepare_file
 from pet.utils.suggest import did_you_mean
 
 
@@ -55,12 +54,11 @@ _READERS: dict[str, Callable[[IO[bytes]], Any]] = {
 
 
 def check_output_path(path: str | Path) -> Path:
-    """Refuse, before inference, a file that could not be written afterwards.
+    """Refuse, before inference, a file that could not be written afterwards; its folder is made.
 
     Raises:
         ValueError: the suffix is not .json, .yaml, .yml or .pkl, or ``path`` is a folder.
-        FileNotFoundError: the folder does not exist.
-        PermissionError: the folder is not writable.
+        OSError: its folder cannot be made or written.
     """
     path = Path(path)
     if path.suffix not in _WRITERS:
@@ -70,11 +68,7 @@ def check_output_path(path: str | Path) -> Path:
         )
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; name a file in it, e.g. {path / 'predictions.json'}")
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"--out {path}: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"--out {path}: the folder {folder} is not writable")
+    prepare_file(path)
     return path
 
 

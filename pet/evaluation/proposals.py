@@ -123,7 +123,7 @@ class ProposalEvaluator(InstanceEvaluator):
 
     def table(self) -> str:
         """The results as text, for rank 0 after ``evaluate``."""
-        return result_line(self.results) or f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
+        return result_line(self.results) or self.no_metrics()
 
     def entries(self, original: bool = True) -> list[dict[str, Any]]:
         """All boxes in the COCO result format with category 1 (0 with ``original`` unset, where ids are indices)."""

@@ -172,7 +172,7 @@ class SemanticEvaluator(DatasetEvaluator):
     def table(self) -> str:
         """The results and numbers of the classes as lines of text, for rank 0 after ``evaluate``."""
         if self.scores is None:
-            return f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
+            return self.no_metrics()
         rows = self.class_tables()["semseg"].lines() if self.classwise else []
         return "\n".join([result_line(self.scores.values), *rows])
 
@@ -217,7 +217,7 @@ def semantic_maps(name: str, outputs: Mapping[str, Any]) -> Sequence[Any]:
 
 def picture_stems(truth: Any) -> list[str]:
     """A file name without suffix for each picture: that of the picture, with the folder if needed to tell them apart."""
-    return unique_stems([truth.annotations(index).file for index in range(len(truth))])
+    return unique_stems([truth.path(index) for index in range(len(truth))])
 
 
 def encode_png(values: NDArray[Any]) -> bytes:

@@ -5,6 +5,7 @@ Every format that the evaluators write is read: the file of ``--out``, COCO resu
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ def read_stored(path: str | Path, truth: Any) -> StoredPredictions:
     """
     path = Path(path)
     stored = StoredPredictions(path, truth)
-    together = sorted(path.parent.glob(f"{path.name}.*.json")) if not path.exists() else [path]
+    together = sorted(path.parent.glob(f"{glob.escape(path.name)}.*.json")) if not path.exists() else [path]
     if not together:
         raise FileNotFoundError(f"{path} does not exist, and neither does {path}.bbox.json or the like")
     for one in together:
@@ -149,7 +150,7 @@ def _check_images(path: Path, images: Sequence[tuple[int, str]], truth: Any) -> 
     if len(images) != len(truth):
         raise ValueError(_other_count(path, len(images), truth))
     for place, (index, file) in enumerate(images):
-        expected = Path(truth.annotations(place).file).name
+        expected = Path(truth.path(place)).name
         if index != place or file != expected:
             raise ValueError(f"{path}: image {place} is {file}, but {expected} in {truth.name}; it belongs to another data set")
 
@@ -160,10 +161,11 @@ def _check_images(path: Path, images: Sequence[tuple[int, str]], truth: Any) -> 
 def _read_coco(path: Path, entries: Sequence[Row], stored: StoredPredictions) -> None:
     """COCO results; the shapes of several files about the same objects are joined."""
     kind = path.name.rpartition(".json")[0].rpartition(".")[2]
+    shapes = _check_entries(path, kind, entries)
     index_of = _indices(stored.truth)
     by_image: dict[int, list[Row]] = {}
     for entry in entries:
-        image = entry.get("image_id") if isinstance(entry, dict) else None
+        image = entry["image_id"]
         if image not in index_of:
             known = short_list(list(index_of), 3)
             raise ValueError(
@@ -175,8 +177,6 @@ def _read_coco(path: Path, entries: Sequence[Row], stored: StoredPredictions) ->
         stored.has.add("proposals")
         stored.proposals = {index: _columns(path, found, None) for index, found in by_image.items()}
         return
-    first = entries[0] if entries else {_COCO_KINDS.get(kind, "bbox"): None}
-    shapes = {name for shape, name in _SHAPES.items() if shape in first}
     label_of = {int(id): label for label, id in enumerate(stored.truth.category_ids)}
     rows = {index: _columns(path, found, label_of) for index, found in by_image.items()}
     joined = bool(stored.has & set(_SHAPES.values()))
@@ -186,6 +186,25 @@ def _read_coco(path: Path, entries: Sequence[Row], stored: StoredPredictions) ->
         kept = stored.instances.setdefault(index, {})
         kept.update({name: value for name, value in row.items() if name != "boxes" or "boxes" in shapes or name not in kept})
     stored.has |= shapes
+
+
+def _check_entries(path: Path, kind: str, entries: Sequence[Any]) -> set[str]:
+    """Refuse entries without the keys of COCO results; which of boxes, masks and keypoints there are.
+
+    Raises:
+        ValueError: names the file, the entry, what it lacks and what every entry must have.
+    """
+    first = entries[0] if entries and isinstance(entries[0], dict) else {}
+    shapes = [shape for shape in _SHAPES if shape in first] or [_COCO_KINDS.get(kind, "bbox")]
+    keys = ["image_id", *(() if kind == "proposal" else ("category_id",)), "score", *shapes]
+    for place, entry in enumerate(entries):
+        lacking = [key for key in keys if key not in entry] if isinstance(entry, dict) else keys
+        if lacking:
+            raise ValueError(
+                f"{path}: entry {place} of {len(entries)} (from 0) has no {', '.join(lacking)}; every one must be an object with "
+                f"{', '.join(keys)}"
+            )
+    return {_SHAPES[shape] for shape in shapes}
 
 
 def _same_objects(first: Mapping[int, Row], second: Mapping[int, Row]) -> bool:
@@ -329,7 +348,7 @@ def _read_voc(path: Path, stored: StoredPredictions) -> None:
     if own is None:
         raise ValueError(f"{path}: the name must end in _<class>.txt with a class of {stored.truth.name}: {short_list(names)}")
     prefix = path.name.removesuffix(f"_{own}.txt")
-    index_of = {Path(stored.truth.annotations(index).file).stem: index for index in range(len(stored.truth))}
+    index_of = {Path(stored.truth.path(index)).stem: index for index in range(len(stored.truth))}
     for label, name in enumerate(names):
         file = path.with_name(f"{prefix}_{name}.txt")
         if not file.is_file():

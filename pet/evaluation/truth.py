@@ -97,6 +97,9 @@ class Truth(Protocol):
     def image_id(self, index: int) -> int | str:
         """The id that files of predictions use; unique in the data set."""
 
+    def path(self, index: int) -> str:
+        """File of picture ``index``, the ``file`` of its annotations without reading these."""
+
     def annotations(self, index: int) -> InstanceRows:
         """The instances of picture ``index``; with K = 0 and only file, size and id where there are none."""
 

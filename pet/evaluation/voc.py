@@ -229,7 +229,7 @@ class VocEvaluator(InstanceEvaluator):
         lines = [result_line(self.results)] if self.results else []
         for numbers in self.class_tables().values() if self.classwise else ():
             lines += numbers.lines()
-        return "\n".join(lines) or f"{len(self.columns.get('id', ()))} predictions, no metrics asked for"
+        return "\n".join(lines) or self.no_metrics()
 
     def write(self, prefix: str | Path) -> list[Path]:
         """Write ``<prefix>_<class>.txt`` for each class, on rank 0 after ``evaluate``.
@@ -238,7 +238,7 @@ class VocEvaluator(InstanceEvaluator):
         prefix is ``results/comp4_det_test``.
         """
         rows = list(zip(self.expected_ids, self.detections(), strict=True))
-        names = {index: Path(self.truth.annotations(index).file).stem for index, _ in rows}
+        names = {index: Path(self.truth.path(index)).stem for index, _ in rows}
         written = []
         for c, name in enumerate(self.truth.class_names):
             lines = [line for index, row in rows for line in _lines(names[index], row, c)]

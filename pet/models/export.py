@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pet.utils.files import atomic_write
+from pet.utils.files import atomic_write, prepare_file
 from pet.utils.module import eval_mode
 
 INPUT = "images"
@@ -96,7 +96,7 @@ def export_model(
         ValueError: the format is unknown, or cannot hold this network.
     """
     path = Path(path)
-    check_suffix(path)
+    check_target(path)
     objects = finds_objects(model, images)
     if objects and (dynamic or len(images) != 1 or path.suffix == ".pt2"):
         raise ValueError(
@@ -117,6 +117,12 @@ def export_model(
     with atomic_write(path) as handle:
         handle.write(data)
     return names
+
+
+def check_target(path: Path) -> None:
+    """Refuse a file of another format with a ``ValueError``, one that cannot be written with an ``OSError``; makes its folder."""
+    check_suffix(path)
+    prepare_file(path)
 
 
 def check_suffix(path: Path) -> None:

@@ -75,6 +75,23 @@ def disk_full(path: Path, error: OSError) -> FullDiskError:
     )
 
 
+def prepare_file(path: str | Path) -> None:
+    """Make the folder of a file, and refuse early, before long work, what could not be written at its end.
+
+    Raises:
+        OSError: the file is a folder, or its folder cannot be made or written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    wrong = next(place for place in path.absolute().parents if place.exists())
+    if not wrong.is_dir():
+        raise NotADirectoryError(f"{path} cannot be written: {wrong} is a file, not a folder")
+    if not os.access(wrong, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: the folder {wrong} is not writable")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def atomic_text(path: str | Path, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
     with atomic_write(path) as handle:

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from time import perf_counter
 
 PASS, WARN, FAIL, SKIP = "pass", "warn", "fail", "skip"
+
+
+class InputError(Exception):
+    """A file that was read while the work went on is wrong; the text says which, why and what to do."""
+
+
 # Errors whose text is meant for users; others come with their kind and place.
-_USERS_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
+_USERS_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, InputError)
 
 
 class Doubt(Exception):

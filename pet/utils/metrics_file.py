@@ -45,7 +45,7 @@ def read_rows(path: str | Path) -> list[Row]:
         while rows and rows[-1]["iteration"] > iteration:
             rows.pop()
         if rows and rows[-1]["iteration"] == iteration:
-            row = {**rows[-1], **row, "eval": {**rows[-1].get("eval", {}), **row.get("eval", {})}}
+            row = {**rows[-1], **row, "eval": {**(rows[-1].get("eval") or {}), **(row.get("eval") or {})}}
             rows.pop()
         rows.append(row)
     return rows

@@ -424,8 +424,8 @@ def _transforms(cfg: CfgNode) -> list[Problem]:
     return problems
 
 
-# Transforms that a prediction can be taken back through; with the former names of to_tensor.
-_UNDONE = ("resize", "to_tensor", "normalize", "ImageToTensor", "DefaultFormatBundle")
+# Transforms that a prediction can be taken back through.
+_UNDONE = ("resize", "to_tensor", "normalize")
 
 
 def _test_transforms(cfg: CfgNode) -> list[Problem]:

@@ -40,7 +40,12 @@ _TRUTH = {
     "mIoU": "semseg", "PQ": "panoptic", "segm": "masks", "cityscapes": "masks", "keypoints": "keypoints", "accuracy": "label",
 }  # fmt: skip
 
-
+# Key of an option of the command line -> the metrics that read it.
+_READERS = {
+    "EVAL.VOC_IOUS": ("mAP", "recall"),
+    "EVAL.PROPOSAL_NUMS": ("proposal", "proposal_fast", "recall"),
+    "EVAL.TOPK": ("accuracy",),
+}
 # Metric -> the evaluator that writes predictions in the format its tools expect.
 _WRITERS = {
     "lvis": LvisEvaluator,
@@ -95,9 +100,14 @@ class EvaluatorGroup:
         """Numbers of the classes by what is judged, on rank 0 after ``evaluate``."""
         return {kind: numbers for evaluator in self.evaluators for kind, numbers in evaluator.class_tables().items()}
 
+    @property
+    def writes_text(self) -> bool:
+        """Whether the text files of Cityscapes are among what ``write`` leaves."""
+        return any(isinstance(evaluator, CityscapesEvaluator) for evaluator in self.evaluators)
+
     def table(self) -> str:
         """The tables of all evaluators, for rank 0 after ``evaluate``."""
-        return "\n".join(evaluator.table() for evaluator in self.evaluators)
+        return "\n".join(dict.fromkeys(evaluator.table() for evaluator in self.evaluators))
 
     def write(self, prefix: str | Path, folder: str | Path | None = None) -> list[Path]:
         """Files of predictions in the formats of the evaluators, ``<prefix>.bbox.json`` and so on; rank 0, after ``evaluate``.
@@ -122,10 +132,12 @@ def build_evaluator(
         cfg: reads the keys of ``EVAL``.
         dataset: knows the truth.
         metrics: instead of ``EVAL.METRICS``. No names: predictions only, so annotations are not needed.
-        keep_scores: keep all scores of an image classifier, and semantic and panoptic maps, for ``write_predictions``.
+        keep_scores: keep all scores of an image classifier, and semantic and panoptic maps, for ``write_predictions``. Data
+            without annotations then need no metrics either, unless ``metrics`` asks for them.
 
     Raises:
-        ValueError: a metric is unknown, or needs a head of the model or annotations of the data set that are not there.
+        ValueError: a metric is unknown, or needs a head of the model or annotations of the data set that are not there; or an
+            option of the command line is one that no metric reads.
     """
     names = tuple(cfg.EVAL.METRICS if metrics is None else metrics)
     unknown = [name for name in names if name not in METRICS]
@@ -134,17 +146,33 @@ def build_evaluator(
     impossible = metrics_without_head(cfg, names)
     if impossible:
         raise ValueError(impossible)
+    _check_read(cfg, names)
     has = getattr(dataset, "kinds", frozenset({"label"}))
+    unlabelled = not has or (has == {"label"} and bool((dataset.labels() < 0).all()))
+    if unlabelled and metrics is None and keep_scores:
+        names = ()
+    without = "--out FILE without --eval" if unlabelled else 'EVAL.METRICS "()" and --out FILE'
     lacking = [name for name in names if _TRUTH.get(name, "boxes") not in has]
     if lacking:
         raise ValueError(
             f"{dataset.name} has {', '.join(sorted(has)) or 'no annotations'}, so {', '.join(lacking)} cannot be computed. "
-            'Choose other metrics, or test without any: --format-only, or EVAL.METRICS "()" and --out FILE for the predictions'
+            f"Choose other metrics, or write the predictions without any: --format-only, or {without}"
         )
     if names:
         return EvaluatorGroup(dataset.name, _evaluators(cfg, dataset, names, keep_scores), keep_scores)
-    logging_rank(f"{dataset.name}: predictions are written without metrics")
+    logging_rank(f"{dataset.name}{' has no annotations' if unlabelled else ''}: writing predictions without metrics")
     return EvaluatorGroup(dataset.name, _predictions_only(cfg, dataset), keep_scores)
+
+
+def _check_read(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Refuse an option of ``--eval-options`` that would change nothing."""
+    for key, readers in _READERS.items():
+        origin = cfg.origin(key)
+        if origin.startswith("--eval-options") and not set(readers) & set(names):
+            raise ValueError(
+                f"{origin} changes nothing of {', '.join(names) or 'a test without metrics'}; it is for {', '.join(readers)}: "
+                "add one of them to --eval (EVAL.METRICS), or leave the option out"
+            )
 
 
 def _evaluators(cfg: CfgNode, dataset: Any, names: Sequence[str], keep_scores: bool) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from pet.config import CfgNode
 from pet.data.build import first_batches
 from pet.data.datasets.base import VisionDataset
+from pet.engine.record import read_starts
 from pet.evaluation import ClassificationEvaluator, CocoEvaluator, MultiLabelEvaluator, SemanticEvaluator, detection_confusion
 from pet.evaluation.confusion import BACKGROUND
 from pet.evaluation.instances import InstanceEvaluator
@@ -64,11 +65,13 @@ def write_training_samples(cfg: CfgNode, dataset: VisionDataset) -> None:
 
 
 def write_start_pictures(cfg: CfgNode, dataset: VisionDataset, mosaics: Iterable[Picture]) -> None:
-    """Write the pictures of first batches and the statistics of the training data; rank 0 calls it."""
+    """Write the pictures of first batches and, unless a resumed run has them, the statistics of the data; rank 0 calls it."""
     folder = Path(cfg.MISC.CKPT) / "vis"
     for number, mosaic in enumerate(mosaics, 1):
         write_png(folder / f"train_samples{'' if number == 1 else f'_{number}'}.png", mosaic)
-    write_png(folder / "labels.png", draw_statistics(dataset))
+    labels, resumed = folder / "labels.png", len(read_starts(folder.parent)) > 1
+    if not (resumed and labels.is_file()):
+        write_png(labels, draw_statistics(dataset))
 
 
 class EvaluationPictures:
@@ -91,11 +94,12 @@ class EvaluationPictures:
         """Pictures by name on rank 0, an empty dict elsewhere. A collective: every process calls it, after ``evaluate``."""
         found: dict[str, Picture] = self.predictions.pictures()
         for evaluator in self.evaluators if comm.is_main_process() else ():
-            for name, picture in self._of(evaluator).items():
+            for name, picture in self._of(evaluator, found).items():
                 found.setdefault(name, picture)
         return found
 
-    def _of(self, evaluator: Any) -> dict[str, Picture]:
+    def _of(self, evaluator: Any, known: Collection[str]) -> dict[str, Picture]:
+        """Pictures of what one evaluator measured; a confusion of boxes, which takes long, only if there is none ``known``."""
         if isinstance(evaluator, ClassificationEvaluator | MultiLabelEvaluator):
             return class_pictures(evaluator)
         pictures: dict[str, Picture] = {}
@@ -106,7 +110,7 @@ class EvaluationPictures:
         if isinstance(evaluator, CocoEvaluator):
             pictures |= coco_pictures(evaluator)
         judged = isinstance(evaluator, InstanceEvaluator) and not isinstance(evaluator, ProposalEvaluator) and evaluator.results
-        if judged and "boxes" in evaluator.truth.kinds:
+        if judged and "boxes" in evaluator.truth.kinds and "confusion" not in known:
             counts = detection_confusion(evaluator.truth, evaluator.detections(), score=self.threshold)
             title = f"{evaluator.name}: boxes, IoU at least 0.5, score at least {self.threshold:g}"
             pictures["confusion"] = draw_confusion(counts, [*evaluator.truth.class_names, BACKGROUND], title)

@@ -55,7 +55,7 @@ def read_metrics(path: str | Path) -> dict[str, dict[str, Curve]]:
 
 def values_of(row: Row) -> dict[str, float]:
     """All numbers of a row but its position, evaluations included."""
-    values = {**row, **row.get("eval", {})}
+    values = {**row, **(row.get("eval") or {})}
     return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and name not in ("iteration", "epoch")}
 
 

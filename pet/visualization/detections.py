@@ -146,7 +146,7 @@ class DetectionPictures:
         Only what was seen is in it. A collective: every process calls it; the pictures are the same for any number of processes.
         """
         merged: dict[str, dict[int, Drawing]] = {}
-        for part in comm.gather(self._found):
+        for part in comm.gather(self._found, patient=True):
             for kind, drawings in part.items():
                 merged.setdefault(kind, {}).update(drawings)
         names = {"instances": "predictions"}

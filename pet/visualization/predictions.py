@@ -145,7 +145,7 @@ class PredictionPictures:
 
         A collective: every process calls it; the picture is the same for any number of processes.
         """
-        parts = comm.gather(self._found)
+        parts = comm.gather(self._found, patient=True)
         merged = {id: prediction for part in parts for id, prediction in part.items()}
         if not merged:
             return {}

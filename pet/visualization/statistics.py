@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,11 @@ from pet.visualization.palette import palette
 from pet.visualization.plots import draw_bars, draw_density, draw_histogram
 from pet.visualization.predictions import spread_ids
 
-_MOST_PICTURES, _MOST_MAPS = 20_000, 100  # that are looked at: a few seconds
+_MOST_PICTURES, _MOST_MAPS = 20_000, 100  # that are looked at
+_SECONDS = 5.0  # for which they are looked at: the other processes of a run wait for it
 _WIDTH = 1240
 _IGNORED = 255
+T = TypeVar("T")
 
 
 class Labelled(Protocol):
@@ -50,36 +53,51 @@ class ObjectStatistics:
     pixels: NDArray[np.float64] = field(repr=False)
 
 
-def object_statistics(dataset: Any) -> ObjectStatistics:
-    """Count and measure the objects of a data set with boxes; of very many pictures 20,000 spread over it.
+def object_statistics(dataset: Any, clock: Callable[[], float] = time.monotonic) -> ObjectStatistics:
+    """Count and measure the objects of a data set with boxes; see ``_look`` for which of very many pictures.
 
     Args:
         dataset: has ``annotations(index)`` and ``usable(annotations)``, see ``pet.data.datasets.annotated``.
+        clock: seconds.
     """
-    chosen = sorted(spread_ids(len(dataset), _MOST_PICTURES))
-    labels, boxes, sizes = [], [], []
-    for index in chosen:
+
+    def read(index: int) -> tuple[NDArray[Any], NDArray[np.float64], tuple[int, int]]:
         rows = dataset.annotations(index)
         usable = dataset.usable(rows)
-        labels.append(rows.labels[usable])
-        boxes.append(np.asarray(rows.boxes, np.float64).reshape(-1, 4)[usable])
-        sizes.append((rows.width, rows.height))
+        return rows.labels[usable], np.asarray(rows.boxes, np.float64).reshape(-1, 4)[usable], (rows.width, rows.height)
+
+    labels, boxes, sizes = zip(*_look(read, len(dataset), _MOST_PICTURES, clock), strict=True)
     each = np.array([len(one) for one in labels], np.int64)
     corners, size = np.concatenate(boxes), np.repeat(np.array(sizes, np.float64), each, axis=0)
     pixels = corners[:, 2:] - corners[:, :2]
     centres = (corners[:, 2:] + corners[:, :2]) / 2
     counts = np.bincount(np.concatenate(labels).astype(np.int64), minlength=len(dataset.class_names))
-    return ObjectStatistics(len(chosen), counts, each, np.concatenate([centres / size, pixels / size], axis=1), pixels)
+    return ObjectStatistics(len(each), counts, each, np.concatenate([centres / size, pixels / size], axis=1), pixels)
 
 
-def pixel_shares(dataset: Any, classes: int) -> tuple[NDArray[np.float64], int]:
+def pixel_shares(dataset: Any, classes: int, clock: Callable[[], float] = time.monotonic) -> tuple[NDArray[np.float64], int]:
     """Percent of the judged pixels of each class, (C,), in the semantic maps of up to 100 pictures; and how many these are."""
-    chosen = sorted(spread_ids(len(dataset), _MOST_MAPS))
-    counts = np.zeros(256, np.int64)
-    for index in chosen:
-        counts += np.bincount(np.asarray(dataset.semseg(index)).ravel(), minlength=256)
+
+    def read(index: int) -> NDArray[np.int64]:
+        return np.bincount(np.asarray(dataset.semseg(index)).ravel(), minlength=256)
+
+    maps = _look(read, len(dataset), _MOST_MAPS, clock)
+    counts = np.sum(maps, axis=0)
     counts[_IGNORED] = 0
-    return 100.0 * counts[:classes] / max(int(counts.sum()), 1), len(chosen)
+    return 100.0 * counts[:classes] / max(int(counts.sum()), 1), len(maps)
+
+
+def _look(read: Callable[[int], T], total: int, most: int, clock: Callable[[], float]) -> list[T]:
+    """What ``read`` returns of ``most`` pictures spread over ``total``, fewer if they take longer than a few seconds.
+
+    The order is shuffled, but always the same, so that also those read until then are of all parts of the set.
+    """
+    end, found = clock() + _SECONDS, list[T]()
+    for index in np.random.default_rng(0).permutation(sorted(spread_ids(total, most))).tolist():
+        found.append(read(index))
+        if clock() >= end:
+            break
+    return found
 
 
 def draw_statistics(dataset: Labelled, title: str = "") -> Picture:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pet.apis import HardwareVideoReader, Predictor, VideoReader, VideoWriter, annotate_video
+from pet.apis.sources import open_source
 from pet.apis.video import FrameReader
 
 Reader = type[FrameReader]
@@ -31,6 +32,15 @@ def test_frames_are_those_of_the_file(reader: Reader, clip: Path) -> None:
     expected = decoded(clip)
     assert len(frames) == 6
     assert all(np.array_equal(frame, other) for frame, other in zip(frames, expected, strict=True))
+
+
+def test_frames_come_as_opencv_has_them_if_asked_and_are_predicted_the_same(clip: Path) -> None:
+    with VideoReader(clip, channels="bgr") as video:
+        frames = list(video)
+    assert all(np.array_equal(frame[..., ::-1], other) for frame, other in zip(frames, decoded(clip), strict=True))
+    with VideoReader(clip, channels="bgr") as video:
+        pictures = [picture.image for picture in open_source(video).pictures]
+    assert all(np.array_equal(image, other) for image, other in zip(pictures, decoded(clip), strict=True))
 
 
 @pytest.mark.parametrize("name", ["action/mmaction_samples/videos/part_0.mp4", "action/mmaction_samples/videos/test.avi"])

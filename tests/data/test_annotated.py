@@ -88,7 +88,7 @@ def test_joined_sets_forward_everything(coco):
     assert both.labels().shape == (len(both), 80)
     assert both.instance_counts()["total"].sum() == sum(d.instance_counts()["total"].sum() for d in (one, two))
     last = len(both) - 1
-    assert both.annotations(last).file == two.annotations(len(two) - 1).file == both.describe(last)
+    assert both.annotations(last).file == two.annotations(len(two) - 1).file == both.describe(last) == both.path(last)
     sample = both.read(last)
     assert sample.id == last
     assert np.array_equal(sample.target["boxes"], two.read(len(two) - 1).target["boxes"])

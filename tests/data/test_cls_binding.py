@@ -73,6 +73,12 @@ def test_two_data_sets_and_a_chosen_one():
     assert len(build_dataset(cfg, is_train=False, names=["t"])) == 40
 
 
+def test_a_test_set_that_is_cut_says_so(caplog):
+    with caplog.at_level("INFO", logger="pet"):
+        assert len(build_dataset(config(**{"DATA.CATALOG": SHAPES, "TEST.LIMIT": 8}), is_train=False, names=["s"])) == 8
+    assert "the first 8 of 40 images (TEST.LIMIT)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("layout", "mean", "expected"),
     [

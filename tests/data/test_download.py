@@ -72,6 +72,12 @@ def test_a_cut_file_without_a_published_checksum_is_not_pieced_together(server, 
         fetch(RemoteFile((f"{server.url}/a.bin",), "a.bin", size=12), tmp_path)
 
 
+def test_mirrors_without_a_published_checksum_do_not_complete_one_another(server, tmp_path, content):
+    server.files["b.bin"] = bytes(len(content))
+    urls = tuple(f"{server.url}/{name}" for name in ("cut/a.bin", "b.bin"))
+    assert fetch(RemoteFile(urls, "a.bin"), tmp_path).read_bytes() == bytes(len(content))
+
+
 @pytest.mark.parametrize("kind", ["md5", "sha1", "sha256"])
 def test_published_checksums_of_three_kinds_are_compared(server, tmp_path, content, kind):
     digest = hashlib.new(kind, content).hexdigest()

@@ -242,6 +242,7 @@ def test_any_failure_gives_status_1_and_names_every_file_that_failed(tool, mirro
         ),
         pytest.param(["mnist", "--threads", "0"], ["--threads is 0"], id="no threads"),
         pytest.param([], ["--dataset-name is missing"], id="no name"),
+        pytest.param(["mnist", "--save-dir", __file__], [f"{__file__} is a file", "--save-dir"], id="a file to save into"),
     ],
 )
 def test_a_wrong_command_gives_status_2_before_anything_is_fetched(tool, tmp_path, monkeypatch, capsys, words, expected):
@@ -251,6 +252,11 @@ def test_a_wrong_command_gives_status_2_before_anything_is_fetched(tool, tmp_pat
     for text in expected:
         assert text in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_without_its_flag_is_answered_with_the_command(tool, capsys):
+    assert run(tool, "coco2017", "--unzip") == 2
+    assert "Did you mean --dataset-name coco2017?" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_told_before_the_start(tool, mirror, server, tmp_path, monkeypatch, capsys):

@@ -192,7 +192,7 @@ def exhaust(loader, count: int = 8) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_bad_image_stops_the_run_with_path_and_reason(num_workers):
-    with pytest.raises(BadImageError, match="cannot read image dir/17.jpg: truncated"):
+    with pytest.raises(BadImageError, match="cannot read image dir/17.jpg: truncated; repair or remove it, "):
         exhaust(TrainLoader(Faulty({17}, unreadable), (), 5, num_workers=num_workers))
 
 

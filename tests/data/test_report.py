@@ -55,6 +55,12 @@ def test_a_label_outside_the_head_is_named_with_its_file(folder):
         data_report(ImageFolderDataset("pets", folder, folder / "list.txt", classes=["cat", "dog"]), 2)
 
 
+def test_classes_beyond_the_head_are_named(folder):
+    (folder / "emu" / "4.png").write_bytes((folder / "dog" / "3.png").read_bytes())
+    with pytest.raises(ValueError, match=r"emu/4.png; classes without an output: emu\. Correct .* give CLASSES in the entry"):
+        data_report(ImageFolderDataset("pets", folder), 2)
+
+
 def test_multi_label_and_unlabelled_sets(folder):
     (folder / "list.txt").write_text("cat/1.png a,b\ndog/3.png -\n")
     text = "\n".join(data_report(MultiLabelDataset("m", folder, folder / "list.txt"), 2))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pet.config.rules import TRANSFORM_NAMES
 from pet.data.structures import Sample
 from pet.data.transforms import TRANSFORMS, Chain, build_transforms
 from pet.data.transforms.augment_ops import OPERATIONS
 from pet.data.transforms.auto_augment import POLICIES
+from pet.data.transforms.build import MARKERS
 from pet.data.transforms.erase import RandomErasing
 from pet.data.transforms.geometry import CenterCrop, RandomCrop, RandomResizedCrop, Resize
 from pet.data.transforms.mix import Cutmix, Mixup
@@ -201,3 +203,7 @@ def test_former_names_of_openmmlab_work_with_a_warning(caplog):
     assert "'ImageToTensor' is called 'to_tensor'" in caplog.text
     with pytest.raises(ValueError, match="comes after 'to_tensor'"):
         build_transforms(["DefaultFormatBundle", "resize"])
+
+
+def test_the_config_knows_the_names_of_all_transforms():
+    assert set(TRANSFORM_NAMES) == {*TRANSFORMS.names(), *MARKERS}

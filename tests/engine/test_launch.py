@@ -238,6 +238,24 @@ def test_questions_about_the_config_are_answered_without_a_run(root: Path) -> No
     assert not reports(listed)
 
 
+def test_flags_that_change_the_config_as_a_whole_are_in_the_answer(root: Path) -> None:
+    scaled = ["--auto-scale-lr", "SOLVER.BASE_BATCH_SIZE", "16", "SOLVER.OPTIMIZER.BASE_LR", "0.01"]
+    explained = launched(root, *scaled, "--explain", "SOLVER.OPTIMIZER.BASE_LR")
+    assert (explained.returncode, "BASE_LR 0.01 x 4 / 16 = 0.0025" in explained.stdout) == (0, True), explained.stdout
+    folder = launched(root, "--overfit-batch", "1", "--explain", "MISC.CKPT").stdout
+    assert "digits/lenet_overfit" in folder
+    own = launched(root, *scaled, "--flag-of-the-script", "1")  # the script knows which words are its own, and answers
+    assert len(reports(own)) == 1, own.stderr
+
+
+def test_a_rate_that_cannot_be_scaled_is_refused_once(root: Path) -> None:
+    done = launched(root, "--auto-scale-lr", "--nproc", "2")
+    assert done.returncode == 2
+    assert done.stderr.count("--auto-scale-lr needs SOLVER.BASE_BATCH_SIZE") == 1
+    assert "launcher: torch False" in done.stdout
+    assert not reports(done)
+
+
 # -------------------------------------------------------------------------------------------------- one process
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import tempfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from pet.config import CfgNode
 from pet.engine import plan
-from pet.engine.preflight import Preflight, small_config, table
+from pet.engine.preflight import Preflight, check_run, small_config, table
 from pet.solver.ema import build_ema
 from pet.solver.lr_scheduler import LearningRateScheduler
 from pet.solver.optimizer import Optimizer
@@ -76,6 +79,23 @@ def test_the_table_keeps_lines_of_a_message_together() -> None:
     assert [line[column:] for line in (first, second, remedy)] == ["not there", "look here", "-> fetch it"]
 
 
+def test_a_failure_is_seen_on_the_process_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(result: str) -> tuple[int, str]:
+        monkeypatch.setattr(Preflight, "meet", lambda self: [Finding("processes", result, "met at port 1")])
+        status = check_run(cfg, args, domain, Optimizer, LearningRateScheduler, build_ema)
+        return status, capsys.readouterr().out
+
+    cfg, args = config(tmp_path), argparse.Namespace(launcher="none")
+    monkeypatch.setenv("RANK", "1")
+    assert told(PASS) == (0, "")
+    status, text = told(FAIL)
+    assert status == 1
+    assert "[rank 1]" in text
+    assert "met at port 1" in text
+
+
 # ----------------------------------------------------------------------------------------------------------- a small run
 
 
@@ -95,6 +115,22 @@ def test_several_sets_are_read_one_by_one_and_together(tmp_path: Path) -> None:
     names = ("train data a", "train data c", "train data b", "classes", "model", "update")
     assert [found[name].result for name in names] == [PASS, FAIL, PASS, FAIL, PASS, SKIP]
     assert "nowhere" in found["train data c"].text
+
+
+def test_labels_of_a_test_set_are_compared_with_those_of_the_training(tmp_path: Path) -> None:
+    def folder(split: str, *names: str, **more: object) -> dict[str, object]:
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            assert cv2.imwrite(str(tmp_path / split / name / "1.png"), np.full((20, 20, 3), 99, np.uint8))
+        return {"TYPE": "image_folder_dataset", "IMAGES": str(tmp_path / split), **more}
+
+    catalog = {"a": folder("a", "cat", "dog"), "b": folder("b", "cat", "dog", CLASSES=["dog", "cat"]), "c": folder("c", "1", "2")}
+    for name, result, text in (("b", FAIL, "CLASSES: [cat, dog]"), ("c", WARN, "labels are compared by number"), ("a", PASS, "")):
+        values = {"DATA.CATALOG": catalog, "TEST.DATASETS": (name,), "MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES": 2}
+        found = run(config(tmp_path, **values, **{"TRAIN.BATCH_SIZE": 2}), tmp_path)["classes"]
+        assert found.result == result
+        assert text in found.text
+        shutil.rmtree(tmp_path / "temporary")
 
 
 def test_where_processes_wait_for_every_gradient_a_missing_one_is_a_failure(

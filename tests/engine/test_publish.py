@@ -65,3 +65,36 @@ def test_a_cut_safetensors_file_is_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DamagedCheckpoint, match="cannot be read as a safetensors file"):
         read_weights(path)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"config": {"EVAL": {"EMA": True}}},
+        {"config": ["a", "list"]},
+        {"config": 'model = dict(type="ResNet")'},
+        {"config": "a: [cut"},
+        {"config": "EVAL: all"},
+        "version 3",
+    ],
+    ids=["mapping", "list", "python", "damaged", "section", "meta"],
+)
+def test_a_checkpoint_with_a_config_of_others_is_published(tmp_path: Path, meta: object) -> None:
+    torch.save({"model": {"w": torch.zeros(2)}, "meta": meta, "ema": {"weights": {"w": torch.ones(2)}}}, tmp_path / "in.pth")
+    published = publish(tmp_path / "in.pth", tmp_path / "out")
+    assert published.averaged
+    assert read_weights(published.path)["w"].tolist() == [1.0, 1.0]
+
+
+def test_a_folder_is_made_and_a_file_in_its_place_is_told(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(2)}}, tmp_path / "in.pth")
+    assert publish(tmp_path / "in.pth", tmp_path / "new" / "deep" / "out").path.is_file()
+    with pytest.raises(NotADirectoryError, match="in.pth is a file, not a folder"):
+        publish(tmp_path / "in.pth", tmp_path / "in.pth" / "out")
+
+
+def test_averages_of_another_form_are_none(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(2)}, "ema": {"module": {"w": torch.ones(2)}}}, tmp_path / "in.pth")
+    assert not publish(tmp_path / "in.pth", tmp_path / "out").averaged
+    with pytest.raises(ValueError, match="has no averaged weights"):
+        publish(tmp_path / "in.pth", tmp_path / "out", ema=True)

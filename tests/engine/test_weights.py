@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pet.engine.weights import extract_state, group_names, load_weights, match_names, read_weights
+from pet.engine.checkpointer import CheckPointer
+from pet.engine.weights import choose_weights, extract_state, group_names, load_weights, match_names, read_weights
 
 
 def make_net(out: int = 3, prefix: str = "") -> nn.Module:
@@ -94,7 +95,9 @@ def test_a_file_without_tensors_lists_its_keys():
 
 
 def test_a_missing_file_names_the_keys_that_point_to_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.pth does not exist \(TRAIN\.WEIGHTS"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth does not exist \(TRAIN\.WEIGHTS or --load-from\)"):
+        CheckPointer(tmp_path, weights_path=str(tmp_path / "nothing.pth"), auto_resume=False).load_model(make_net())
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth does not exist$"):
         read_weights(tmp_path / "nothing.pth")
 
 
@@ -107,3 +110,15 @@ def test_safetensors_files_are_read(tmp_path):
 
 def test_names_of_one_module_are_grouped():
     assert group_names(["a.weight", "a.bias", "b.c.weight"]) == "a.{weight, bias}, b.c.{weight}"
+
+
+@pytest.mark.parametrize("kept", [None, {"module": {"w": torch.ones(1)}}, {"weights": None}, torch.ones(1)])
+def test_what_other_tools_keep_as_ema_is_not_taken_for_averages(kept):
+    state, averaged = choose_weights({"model": {"w": torch.zeros(1)}, "ema": kept}, "x.pth")
+    assert (state["w"].item(), averaged) == (0.0, False)
+
+
+def test_averages_replace_the_weights_they_belong_to():
+    content = {"model": {"w": torch.zeros(1), "n": torch.ones(1)}, "ema": {"weights": {"w": torch.full((1,), 3.0)}}}
+    assert {name: tensor.item() for name, tensor in choose_weights(content, "x.pth")[0].items()} == {"w": 3.0, "n": 1.0}
+    assert choose_weights(content, "x.pth", ema=False)[0]["w"].item() == 0.0

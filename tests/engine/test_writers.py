@@ -74,6 +74,14 @@ def test_a_file_shorter_than_at_the_checkpoint_is_reported(tmp_path, caplog):
     assert "shorter" in caplog.text
 
 
+def test_rows_of_another_run_are_cut_between_lines(tmp_path, caplog):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"iteration": 1}\n{"iteration": 2, "total_loss": 3.25}\n')
+    JSONWriter(path, resume=True).load_state_dict({"offset": 25})
+    assert path.read_text() == '{"iteration": 1}\n'
+    assert "not the file of the checkpoint" in caplog.text
+
+
 def test_pictures_become_files(tmp_path):
     storage = EventStorage()
     storage.put_image("val/predictions", np.zeros((4, 5, 3), np.uint8))

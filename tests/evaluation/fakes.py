@@ -86,6 +86,9 @@ class Truth:
     def annotations(self, index: int) -> Rows:
         return self.rows[index]
 
+    def path(self, index: int) -> str:
+        return self.rows[index].file
+
     def image_id(self, index: int) -> int | str:
         return self.rows[index].image_id
 

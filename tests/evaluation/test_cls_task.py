@@ -137,7 +137,7 @@ def test_unlabelled_data_can_be_predicted(tmp_path: Path) -> None:
     evaluator, results, pictures = run(cfg_with(), Listed([-1, -1, -1]), keep_scores=True)
     assert results == {}
     assert sorted(pictures) == ["predictions"]
-    assert evaluator.table() == "3 predictions, no metrics asked for"
+    assert evaluator.table() == "3 images, predictions only"
     cls.write_predictions(tmp_path / "out.json", evaluator)
     assert "label" not in read_plain(tmp_path / "out.json")
 

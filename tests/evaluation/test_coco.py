@@ -197,7 +197,7 @@ def test_predictions_without_annotations_are_written_and_not_judged(tmp_path: Pa
     truth = Truth([Rows(), Rows()], kinds=frozenset())
     evaluator = CocoEvaluator(truth, ("bbox",), predictions_only=True)
     assert run(evaluator, [detections([[1, 2, 4, 8]], [1]), detections()]) == {}
-    assert evaluator.table() == "2 predictions, no metrics asked for"
+    assert evaluator.table() == "2 images, predictions only"
     (entry,) = load(evaluator.write(tmp_path / "run")[0])
     assert entry == {"image_id": "p_000", "category_id": 20, "bbox": [1, 2, 3, 6], "score": pytest.approx(0.9)}
     with pytest.raises(ValueError, match="evaluate first"):

@@ -32,8 +32,10 @@ def test_unknown_suffix_is_refused_with_the_allowed_ones(tmp_path: Path) -> None
 
 
 def test_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        check_output_path(tmp_path / "missing" / "out.json")
+    (tmp_path / "f").write_text("")
+    with pytest.raises(NotADirectoryError, match="/f is a file, not a folder"):
+        check_output_path(tmp_path / "f" / "deeper" / "out.json")
+    assert check_output_path(tmp_path / "missing" / "deeper" / "out.json").parent.is_dir()
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
         check_output_path(tmp_path / "folder.json")

@@ -94,7 +94,7 @@ def test_files_hold_category_ids(tmp_path: Path) -> None:
         "a_x.png": [[10, 20]],
         "b_x.png": [[30, 30]],
     }
-    assert SemanticEvaluator(truth, predictions_only=True).table() == "0 predictions, no metrics asked for"
+    assert SemanticEvaluator(truth, predictions_only=True).table() == "0 images, predictions only"
     plain = SemanticEvaluator(truth_of([[0, 1]]))
     run(plain, [torch.tensor([[0, 1]])], "semseg")
     with pytest.raises(ValueError, match="keep_predictions=True"):

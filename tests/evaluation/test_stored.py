@@ -16,6 +16,9 @@ from pycocotools import mask as coco_mask
 import pet.vision as domain
 from pet.config import CfgNode
 from pet.evaluation import read_plain
+from pet.evaluation.instance_predictions import instance_predictions
+from pet.evaluation.semantic import picture_stems
+from pet.evaluation.stored import read_stored
 from pet.vision.evaluation import evaluate_file, write_predictions
 from tests.evaluation.fakes import Rows, Truth, feed, noisy, random_truth
 
@@ -152,11 +155,22 @@ def other_category(content: list[dict[str, Any]]) -> None:
     content[0]["category_id"] = 77
 
 
+def without(key: str) -> Callable[[list[dict[str, Any]]], None]:
+    def change(content: list[dict[str, Any]]) -> None:
+        del content[1][key]
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         pytest.param(renumbered, r"image id 'xp_000' is not in fake, which has 6 images \(ids p_000, p_001", id="images"),
         pytest.param(other_category, "category id 77 is none of the data set", id="categories"),
+        pytest.param(without("score"), r"found.bbox.json: entry 1 of \d+ \(from 0\) has no score; .* score, bbox", id="no score"),
+        pytest.param(without("category_id"), r"found.bbox.json: entry 1 of .* has no category_id; every", id="no category"),
+        pytest.param(without("bbox"), r"found.bbox.json: entry 1 of .* has no bbox; every", id="no box"),
+        pytest.param(lambda content: content.insert(0, 3), r"entry 0 of .* must be an object with image_id", id="no object"),
     ],
 )
 def test_results_of_another_set_are_refused(change: Callable[[Any], None], message: str, tmp_path: Path) -> None:
@@ -202,3 +216,23 @@ def test_cityscapes_texts_go_where_they_are_asked_for_with_the_ids_of_cityscapes
     assert {name for name, _, _ in lines} == {path.name for path in (tmp_path / "submission").glob("*.png")}
     with Image.open(tmp_path / "submission" / lines[0][0]) as picture:
         assert set(np.unique(np.asarray(picture))) == {0, 255}
+
+
+def test_prefix_may_hold_signs_of_patterns(tmp_path: Path) -> None:
+    truth = random_truth(4)
+    evaluator = domain.build_evaluator(config("bbox"), truth)
+    feed(evaluator, noisy(truth))
+    evaluator.evaluate()
+    write_predictions(tmp_path / "found.json", evaluator, prefix=tmp_path / "run[1]")
+    same(evaluator.results, evaluate_file(config("bbox"), truth, tmp_path / "run[1]").results)
+
+
+def test_names_of_pictures_are_known_without_reading_their_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = random_truth(4)
+    evaluator = judged(tmp_path, ["bbox", "mAP"], truth, noisy(truth), "instances")
+    monkeypatch.setattr(Truth, "annotations", lambda self, index: pytest.fail("decodes a picture for Cityscapes"))
+    rows = instance_predictions(evaluator.evaluators)
+    assert [row["file"] for row in rows] == [f"p{index}.jpg" for index in range(4)]
+    assert picture_stems(truth) == [f"p{index}" for index in range(4)]
+    for name in ("found.pkl", "found_cat.txt"):
+        assert read_stored(tmp_path / name, truth).instances.keys() <= {0, 1, 2, 3}

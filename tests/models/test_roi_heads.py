@@ -219,6 +219,14 @@ def test_regions_are_pooled_with_the_strides_of_the_padded_picture() -> None:
         RegionPool((8, 16), 7, 2)
 
 
+def test_threads_may_pool_with_one_module() -> None:
+    pool, before = RegionPool((1, 1), 4, 2), set(vars(RegionPool((1, 1), 4, 2)))
+    kept = {name: repr(value) for name, value in vars(pool).items()}
+    pool([torch.zeros(1, 1, 16, 24), torch.zeros(1, 1, 8, 12)], BOXES[1:], ImageList(torch.zeros(1, 3, 64, 96), [(64, 96)]))
+    assert set(vars(pool)) == before
+    assert {name: repr(value) for name, value in vars(pool).items()} == kept
+
+
 @pytest.mark.parametrize("kind", BOX_HEADS)
 def test_dry_run_needs_no_values(kind: str) -> None:
     heads = Heads(kind).to("meta").eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pet.engine.command import run_tool
+from pet.engine.command import open_config, run_tool
 from pet.vision import get_base_cfg
 from tests.helpers import REPOSITORY, run_cli
 from tests.user_sets import MASK, TINY, classes, coco_set, make_sets, use
@@ -154,6 +155,46 @@ def test_classes_that_do_not_fit_the_heads_are_an_error_and_the_rest_is_checked_
     printed = capsys.readouterr().out
     assert "6 labels do not fit the head, which has 2 outputs" in printed
     assert "12 of 12 images can be read" in printed
+
+
+def test_test_sets_are_compared_with_the_training_data(cls, tmp_path, capsys):
+    words = [cls, "--fast"]
+    options = yaml.safe_load(cls.read_text())["DATA"]["CATALOG"]
+
+    def with_classes(split: str, *names: str) -> str:
+        changed = {**options, f"my_{split}": {**options[f"my_{split}"], "CLASSES": list(names)}}
+        return f"DATA.CATALOG={json.dumps(changed)}"
+
+    assert run("data_check", *words, with_classes("val", "bees", "ants")) == 1
+    printed = capsys.readouterr().out
+    assert "test data 'my_val': 1 errors" in printed
+    assert "class_names 0 is 'ants' in the training data my_train and 'bees' in my_val: the same names in another order" in printed
+    for split in ("ants", "bees"):
+        (tmp_path / "pets" / "val" / split).rename(tmp_path / "pets" / "val" / f"my {split}")
+    assert run("data_check", *words) == 0
+    assert "warning: class_names 0 is 'ants' in the training data my_train and 'my ants' in my_val" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("train", "cats"), r"it lacks cats\. Set CLASSES: \[ants, bees, cats\] in the entry of my_val in DATA.CATALOG, or train"),
+        (("val", "cats"), r"it adds cats\. Set CLASSES: \[ants, bees\] .*, and take the pictures of cats out, or train"),
+    ],
+    ids=["fewer", "more"],
+)
+def test_a_test_set_of_other_classes_is_told_what_differs(cls, tmp_path, change, words):
+    shutil.copytree(tmp_path / "pets" / "train" / "ants", tmp_path / "pets" / Path(*change))
+    outputs = 3 if change[0] == "train" else 2
+    opened = open_config(cls, [f"MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES={outputs}"])
+    dataset = opened.domain_module.build_dataset(opened.cfg, False)
+    with pytest.raises(ValueError, match=words):
+        opened.domain_module.build_evaluator(opened.cfg, dataset)
+    if outputs == 3:  # the remedy helps
+        entry = {"TYPE": "image_folder_dataset", "IMAGES": "pets/val", "CLASSES": ["ants", "bees", "cats"]}
+        catalog = {**opened.cfg.DATA.CATALOG, "my_val": entry}
+        cfg = open_config(cls, [f"DATA.CATALOG={json.dumps(catalog)}", "MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES=3"]).cfg
+        opened.domain_module.build_evaluator(cfg, opened.domain_module.build_dataset(cfg, False))
 
 
 def test_missing_folders_are_shown_as_a_tree(vision, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,9 +119,13 @@ def test_a_file_serves_as_camera(demo: Demo, detector: Saved, shared_data: Path,
         ("image_demo", ["photo.png", "MODEL", "--score-thr", "30"], ["--score-thr is 30"]),
         ("image_demo", ["photo.png", "MODEL", "--out-file", "x.doc"], ["must be one of .png"]),
         ("image_demo", ["photo.png", "MODEL", "--device", "cuda:77"], ["cuda:77 cannot be used"]),
+        ("image_demo", ["photo.png", "MODEL", "--out-file", "photo.png"], ["is the source itself"]),
+        ("image_demo", ["CONFIG", "CHECKPOINT", "photo.png"], ["is a checkpoint, not a config"]),
         ("image_demo", ["photo.png", "MODEL", "--outfile", "x.png"], ["unrecognized arguments", "--out-file"]),
         ("video_demo", ["none.mp4", "MODEL", "--out", "x.mp4"], ["none.mp4 does not exist"]),
         ("video_demo", ["photo.png.mp4", "MODEL", "--out", "x.mp4"], ["photo.png.mp4 is not a video"]),
+        ("video_demo", ["clip.mp4", "MODEL", "--out", "clip.mp4"], ["is the source itself"]),
+        ("video_demo", ["clip.mp4", "MODEL", "--out", "x.mp4", "--wait-time", "-3"], ["--wait-time is -3"]),
         ("video_demo", ["photo.png.mp4", "MODEL"], ["--out FILE.mp4", "--show"]),
         ("video_demo", ["photo.png.mp4", "MODEL", "--show"], ["no display", "--out FILE.mp4"]),
         ("video_gpuaccel_demo", ["photo.png.mp4", "MODEL", "--out", "x.mp4"], ["photo.png.mp4 is not a video"]),
@@ -130,10 +135,11 @@ def test_a_file_serves_as_camera(demo: Demo, detector: Saved, shared_data: Path,
     ids=lambda value: value if isinstance(value, str) else "_".join(value),
 )
 def test_mistakes_end_with_an_answer(
-    demo: Demo, detector: Saved, photo: Path, script: str, words: list[str], texts: list[str]
+    demo: Demo, detector: Saved, photo: Path, shared_data: Path, script: str, words: list[str], texts: list[str]
 ) -> None:
+    shutil.copy(shared_data / "keypoints" / "mmpose_samples" / "demo" / "demo.mp4", photo.with_name("clip.mp4"))
     photo.with_name("photo.png.mp4").write_bytes(photo.read_bytes()[:500])
-    stands_for = {"MODEL": list(detector), "CONFIG": [detector.config]}
+    stands_for = {"MODEL": list(detector), "CONFIG": [detector.config], "CHECKPOINT": [detector.checkpoint]}
     check(demo(script, *(part for word in words for part in stands_for.get(word, [word]))), 2, *texts)
     assert not photo.with_name("x.mp4").exists()
 

@@ -119,6 +119,8 @@ def test_port_of_a_slurm_guide_works_as_a_test_option_too(shell: Shell) -> None:
         ),
         pytest.param([RETINANET, "--gpu-id", "0"], ["no GPU here", "--nproc N"], id="GPU on a machine without"),
         pytest.param([RETINANET, "--launcher", "slurm", "--nproc", "2"], ["another launcher started"], id="two launchers"),
+        pytest.param([RETINANET, "--nproc", "2", "--master-port", "70000"], ["--master-port is 70000", "1 to 65535"], id="port"),
+        pytest.param([RETINANET, "--resume-from", "a.pth", "--load-from", "b.pth"], ["a.pth", "b.pth", "leave one"], id="two starts"),
         pytest.param([RETINANET, "--auto-scale-lr", "SOLVER.BASE_BATCH_SIZE", "x"], ["SOLVER.BASE_BATCH_SIZE"], id="base batch"),
     ],
 )
@@ -152,6 +154,7 @@ def test_wrong_training_command_is_answered_with_the_right_one(words: Sequence[s
         pytest.param(["x.pth", "--eval-options", "iou_thrs=2"], ["EVAL.VOC_IOUS", "--eval-options iou_thrs"], id="value"),
         pytest.param(["x.pth", "--eval", "bbox", "--format-only"], ["--format-only computes no metrics"], id="eval and format"),
         pytest.param(["x.pth", "--show"], ["--show: no window", "--show-dir DIR"], id="no display"),
+        pytest.param(["x.pth", "--out", "a.pkl", "--save-preds"], ["--save-preds and --out a.pkl", "leave one"], id="two files"),
         pytest.param(["x.pth", "--wait-time", "-1"], ["--wait-time is -1", "at least 0"], id="wait"),
         pytest.param(["x.pth", "--show-score-thr", "30"], ["--show-score-thr is 30", "between 0 and 1"], id="threshold"),
     ],
@@ -288,6 +291,8 @@ def test_guide_of_mmdetection_from_training_to_offline_evaluation(guide: Guide) 
     assert metrics["eval"]["val/AP10"] > 0, "otherwise the comparison says nothing"
     assert len(read_plain(out)["predictions"]) == 4
 
+    unread = guide.test("--eval", "bbox", "--eval-options", "iou_thrs=0.1", "proposal_nums=7")
+    check(unread, 2, "--eval-options iou_thrs changes nothing of bbox; it is for mAP, recall")
     again = guide.offline(str(out), "--metrics", "bbox", "segm", "mAP", "--eval-options", "iou_thrs=0.1")
     check(again, 0, printed(ended))
     check(guide.offline(str(out), "--eval-options", "metric_items=[mAP_50]"), 0, "val: bbox_AP50", "segm_AP50")
@@ -313,6 +318,16 @@ def test_images_without_annotations_are_only_formatted(guide: Guide) -> None:
     prefix = guide.shell.folder / "sub" / "test-dev"
     check(guide.test("--format-only", "--options", f"jsonfile_prefix={prefix}"), 0, "no metrics asked for", "test-dev.bbox.json")
     assert sorted(path.name for path in prefix.parent.iterdir()) == ["test-dev.bbox.json", "test-dev.segm.json"]
+    ended = guide.test("--format-only", "--options", f"txtfile_prefix={guide.shell.folder / 'texts'}")
+    check(ended, 2, "txtfile_prefix", "only the metric cityscapes writes")
+    assert "Testing the weights" not in ended.text, "refused before the model was loaded"
+    written = guide.test(
+        "--format-only", "--eval-options", f"txtfile_prefix={guide.shell.folder / 'texts'}", "EVAL.METRICS=[bbox,cityscapes]"
+    )
+    check(written, 0, "4 images, predictions only", "predictions.bbox.json")
+    assert written.text.count("predictions only") == 1
+    assert len(list((guide.shell.folder / "texts").glob("*_pred.txt"))) == 4
+    assert not list(guide.shell.folder.glob("texts.*")), "other files are where they are without the option"
     assert not (guide.shell.run / "test" / "metrics.json").exists()
 
 

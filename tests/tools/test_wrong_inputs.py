@@ -281,7 +281,8 @@ def test_data_folder_that_holds_no_pictures_is_named(kind: str, shell: Shell) ->
 def test_corrupt_picture_stops_the_run_or_is_replaced(shell: Shell) -> None:
     words = [*picture_folder(shell.folder / "pictures", cut), "EVAL.ENABLED", "False"]
     ended = shell.train(*words, run=shell.folder / "raise")
-    check(ended, 1, "pictures/dog/3.jpg", "DATA.BAD_IMAGE replace", "Continue with: python")
+    check(ended, 1, "error: cannot read image", "pictures/dog/3.jpg", "DATA.BAD_IMAGE replace", "Continue with: python")
+    assert "Traceback (most" not in ended.text
     check(
         shell.train(*words, "DATA.BAD_IMAGE", "replace"),
         0,

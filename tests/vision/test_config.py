@@ -42,6 +42,15 @@ def test_metrics_and_annotations_follow_from_the_heads(words, metrics, kinds):
     assert annotation_kinds(cfg) == kinds
 
 
+def test_transforms_may_have_the_names_of_openmmlab(caplog):
+    names = ["TRAIN.TRANSFORMS", "('Resize', 'RandomFlip', 'Normalize', 'DefaultFormatBundle')", "TEST.TRANSFORMS", "('Resize', 'Normalize')"]
+    with caplog.at_level("WARNING", logger="pet"):
+        cfg = config(*DETECTOR, *names)
+    assert cfg.TRAIN.TRANSFORMS == ("resize", "random_horizontal_flip", "normalize", "to_tensor")
+    assert cfg.TEST.TRANSFORMS == ("resize", "normalize")
+    assert "'RandomFlip' is called 'random_horizontal_flip'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -51,12 +60,14 @@ def test_metrics_and_annotations_follow_from_the_heads(words, metrics, kinds):
         ((*DETECTOR, "MODEL.ROI_HEAD.TYPE", "", "MODEL.ROI_HEAD.MASK.TYPE", "mask_rcnn"), "set MODEL.ROI_HEAD.TYPE faster or cascade"),
         ((*DETECTOR, "MODEL.GLOBAL_HEAD.PANOSEG.TYPE", "merge"), "joins instance masks and a semantic map"),
         ((*DETECTOR, "MODEL.FEATURES", "()"), "need maps, not a pooled vector"),
+        ((*DETECTOR, "TEST.TRANSFORMS", "('resize', 'Normaliz')"), "no transform is named 'Normaliz'. Did you mean 'normalize'?"),
         ((*DETECTOR, "EVAL.METRICS", "('segm',)"), "segm cannot be computed from what the heads predict; possible: bbox, proposal"),
         ((*DETECTOR, "MODEL.ROI_HEAD.CASCADE.LOSS_WEIGHTS", "(1.0, 0.5)"), "IOU_THRESHOLDS 3, BBOX_REG_WEIGHTS 3, LOSS_WEIGHTS 2"),
     ],
-    ids=["no-head", "box-head-alone", "one-stage-and-box-head", "mask-alone", "panoptic-alone", "no-levels", "metric", "cascade"],
+    ids=["no-head", "box-head-alone", "one-stage-and-box-head", "mask-alone", "panoptic-alone", "no-levels", "transform", "metric", "cascade"],
 )
 def test_combinations_that_cannot_work_are_refused(words, told):
     with pytest.raises(ConfigError, match="problem") as error:
         config(*words)
     assert told in str(error.value)
+    assert "could not be brought back" not in str(error.value)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
+import struct
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urljoin, urlsplit
 
 import cv2
 import numpy as np
 import pytest
 
 from pet.utils.images import write_png
+from pet.utils.logger import LOGGER
 from pet.visualization.curves import Curve
-from pet.visualization.report import write_report
+from pet.visualization.report import report_run, write_report
 from pet.visualization.report.charts import charts_of, thinned
 from pet.visualization.report.html import data_script, duration, element, number
 from pet.visualization.report.images import embed_all
@@ -105,6 +111,7 @@ def test_no_text_of_a_run_becomes_markup(tmp_path: Path) -> None:
         ("nan", "finished", []),
         ("test only", "tested", ["test bbox_AP on val", "31.5"]),
         ("empty", "empty", ["nothing to report yet"]),
+        ("null", "killed", ["Nothing was evaluated", "No metrics were asked for"]),
         ("damaged", "running", ["Could not be read", "run.json", "best.json"]),
         ("bad metrics", "killed", ["Could not be read", "metrics.json:1"]),
     ],
@@ -125,7 +132,13 @@ def test_every_state_of_a_run_has_a_report(state: str, badge: str, words: list[s
             folder, [{"iteration": i, "epoch": 0, "total_loss": None, "eval": {"a/b": None}} for i in (1, 2)], status="finished"
         ),
         "test only": lambda: only_a_test(folder),
-        "empty": lambda: None,
+        "empty": lambda: (folder / "log").mkdir(),
+        "null": lambda: (
+            recorded(folder, [{"iteration": 1, "eval": None, "lr": 0.1}, {"iteration": 1, "eval": None}]),
+            (folder / "classes.json").write_text('{"classes": null}'),
+            (folder / "test").mkdir(),
+            (folder / "test" / "metrics.json").write_text('{"eval": null, "classes": null}'),
+        ),
         "damaged": lambda: (
             write_rows(folder, *training_rows()),
             *((folder / f"{n}.json").write_text("{") for n in ("run", "best", "classes")),
@@ -142,6 +155,13 @@ def test_every_state_of_a_run_has_a_report(state: str, badge: str, words: list[s
     data = re.search(r'id="curves-data">(.*?)</script>', text)
     assert data is not None
     json.loads(data[1], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileNotFoundError, match="no files of a run in .*name the folder of a run"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
 
 
 def recorded(folder: Path, rows: list | None = None, **values) -> None:
@@ -203,12 +223,16 @@ def test_pictures_are_made_smaller_and_never_more_than_the_page_bears(tmp_path: 
         write_png(tmp_path / f"{number_}.png", generator.integers(0, 255, (200, 2400, 3), dtype=np.uint8))
     write_png(tmp_path / "flat.png", np.full((50, 60, 3), 250, np.uint8))
     (tmp_path / "broken.png").write_bytes(b"no picture")
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 1 << 16, 1 << 16, 8, 2, 0, 0, 0)
+    huge = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + huge + (tmp_path / "0.png").read_bytes()[33:])
     pictures, size = embed_all(sorted(tmp_path.glob("*.png")))
     found = {picture.path.stem: picture for picture in pictures}
     assert (found["0"].width, found["0"].height) == (1600, 133)
     assert len(found["0"].uri) < (tmp_path / "0.png").stat().st_size
     assert (found["flat"].width, found["flat"].height) == (60, 50)
     assert not found["broken"].uri
+    assert not found["huge"].uri, "OpenCV raises"
     assert size == sum(len(picture.uri) for picture in pictures)
     few, less = embed_all(sorted(tmp_path.glob("*.png")), limit=size // 2)
     assert less <= size // 2
@@ -265,3 +289,81 @@ def test_times_are_for_people(seconds: float, text: str) -> None:
 )
 def test_numbers_are_for_people(value: object, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_table_of_very_many_classes_shows_the_lowest_or_the_first(tmp_path: Path) -> None:
+    names = [f"class_{i}" for i in range(301)]
+    for columns, said, absent in (
+        ({"class": names}, "The first 300 of 301 classes", "class_300"),
+        ({"class": names, "AP": [*range(300, 1, -1), None, 1]}, "The 300 lowest AP of 301 classes", "class_299"),
+    ):
+        folder = tmp_path / str(len(columns))
+        recorded_classes(folder, columns)
+        text = Page(write_report(folder)).text
+        assert said in text
+        assert absent not in text.split()
+
+
+def recorded_classes(folder: Path, columns: dict[str, list]) -> None:
+    (folder / "test").mkdir(parents=True)
+    (folder / "test" / "metrics.json").write_text(json.dumps({"eval": {}, "classes": {"val/bbox": columns}}))
+
+
+def test_names_of_files_are_links_to_these_files(tmp_path: Path) -> None:
+    names = ["javascript:alert(1)", "a#b%20c.txt", "vis/what?.png"]
+    write_png(tmp_path / names[2], np.zeros((9, 9, 3), np.uint8))
+    for name in names[:2]:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "log").mkdir()
+    links = [str(attrs["href"]) for tag, attrs in Page(write_report(tmp_path)).tags if tag == "a"]
+    base = (tmp_path / "report.html").as_uri()
+    found = {unquote(urlsplit(urljoin(base, link)).path) for link in links if not link.startswith("#")}
+    assert found == {str(tmp_path / name) for name in names}
+
+
+def test_warnings_are_those_of_the_recorded_starts_and_their_tests(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    logs = ["train_20260101_000000_1", "test_20260101_010000_2", "train_20260102_000000_3", "test_20260103_000000_4"]
+    for name in logs:
+        (tmp_path / "log" / f"{name}.txt").write_text(f"2026-01-01 00:00:00,000 WARNING of {name}\n")
+    assert len(read_run(tmp_path).troubles) == 4, "without a record nobody knows whose they are"
+    recorded(tmp_path, log=f"log/{logs[2]}.txt")
+    assert {trouble.text for trouble in read_run(tmp_path).troubles} == {f"of {name}" for name in logs[2:]}
+
+
+def test_what_is_not_shown_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "previous_20260101" / "vis").mkdir(parents=True)
+    walked: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (walked.append(str(path)), scandir(path))[1])
+    write_report(folder)
+    monkeypatch.undo()
+    assert any(path.endswith("vis") for path in walked)
+    assert not [path for path in walked if "previous_" in path]
+    decoded: list[int] = []
+    imdecode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda content, flags: (decoded.append(1), imdecode(content, flags))[1])
+    pictures, size = embed_all(sorted(folder.rglob("*.png")), limit=100)
+    assert (len(pictures), size, len(decoded)) == (3, 0, 1), "the first does not fit"
+
+
+def test_a_report_that_fails_does_not_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pet import visualization
+
+    def broken(run: object) -> str:
+        raise IndexError("list index out of range")
+
+    cfg = SimpleNamespace(VIS=SimpleNamespace(ENABLED=True), MISC=SimpleNamespace(CKPT=str(tmp_path / "my run")))
+    write_run(tmp_path / "my run")
+    monkeypatch.setattr(visualization.report, "build_page", broken)
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    with caplog.at_level(logging.DEBUG, logger="pet"):
+        report_run(cfg)
+    warning, details = [record for record in caplog.records if record.levelno in (logging.WARNING, logging.DEBUG)]
+    assert "IndexError: list index out of range" in warning.getMessage()
+    assert f"python tools/report.py '{tmp_path}/my run'" in warning.getMessage()
+    assert warning.exc_info is None
+    assert details.exc_info is not None

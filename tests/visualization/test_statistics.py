@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,8 +40,35 @@ def test_objects_are_counted_as_the_data_set_counts_them() -> None:
     rows = dataset.annotations(0)
     x1, y1, x2, y2 = rows.boxes[0].tolist()
     expected = [(x1 + x2) / 2 / rows.width, (y1 + y2) / 2 / rows.height, (x2 - x1) / rows.width, (y2 - y1) / rows.height]
-    assert statistics.boxes[0].tolist() == pytest.approx(expected, abs=1e-6)
-    assert statistics.pixels[0].tolist() == pytest.approx([x2 - x1, y2 - y1], abs=1e-5)
+    found = np.flatnonzero(np.abs(statistics.boxes - expected).max(axis=1) < 1e-6)
+    assert len(found) == 1
+    assert statistics.pixels[found[0]].tolist() == pytest.approx([x2 - x1, y2 - y1], abs=1e-5)
+
+
+def test_a_slow_data_set_is_looked_at_for_seconds_only_but_everywhere_in_it() -> None:
+    class Slow(SimpleNamespace):
+        def __len__(self) -> int:
+            return 3000
+
+    seen: list[int] = []
+    one = SimpleNamespace(boxes=np.ones((1, 4)), labels=np.zeros(1, np.int64), width=9, height=9)
+
+    def read(value: object) -> Callable[[int], object]:
+        return lambda index: (seen.append(index), value)[1]
+
+    dataset = Slow(annotations=read(one), semseg=read(np.zeros((2, 2), np.uint8)), usable=lambda rows: [True], class_names=["a"])
+    quarters = [
+        lambda: object_statistics(dataset, clock=lambda: len(seen) / 4).pictures,
+        lambda: pixel_shares(dataset, 1, clock=lambda: len(seen) / 4)[1],
+    ]
+    for looked_at in quarters:
+        seen.clear()
+        assert looked_at() == len(seen) == len(set(seen)) == 20, "a quarter of a second each, five seconds"
+        assert {index // 1000 for index in seen} == {0, 1, 2}
+        first = list(seen)
+        seen.clear()
+        looked_at()
+        assert seen == first
 
 
 def test_shares_of_pixels_add_up_to_all_that_are_judged() -> None:

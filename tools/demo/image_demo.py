@@ -11,13 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pet.apis.demo import build_predictor, demo_parser, drawing_options, predict_image, present
+from pet.apis.demo import build_predictor, demo_parser, drawing_options, keep_source, predict_image, present
 from pet.engine.command import run_tool
 
 
 def main(args):
     """Predict, print, draw."""
     options = drawing_options(args, args.out_file)
+    keep_source(args.image, args.out_file)
     found = predict_image(build_predictor(args), args.image, args.async_test)
     print(found.summary(args.score_thr))
     print(present(found, args.out_file, **options))

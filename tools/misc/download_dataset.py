@@ -25,6 +25,8 @@ def main(args: argparse.Namespace) -> int:
     if args.list:
         print("\n".join(describe_sets()))
         return 0
+    if args.names:
+        raise ValueError(f"'{args.names[0]}' belongs to no flag. Did you mean --dataset-name {' '.join(args.names)}?")
     if not args.dataset_name:
         raise ValueError("--dataset-name is missing; --list shows the names")
     if args.delete and not args.unzip:
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = result.add_argument
+    add("names", nargs="*", help=argparse.SUPPRESS)
     add("--dataset-name", "--dataset_name", nargs="+", default=[], metavar="NAME", help="what to fetch; see --list")
     add("--save-dir", "--save_dir", metavar="DIR", help="where to; default: where Pet looks, e.g. data/coco for coco2017")
     add("--unzip", action="store_true", help="unpack archives; one that leaves the folder, or is too large, is refused")

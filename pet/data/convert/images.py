@@ -34,9 +34,11 @@ def convert_images(images: Path, classes: Path, out: str, exclude: Iterable[str]
         raise ValueError(f"OUT is '{out}'; it must end in .json")
     if not images.is_dir():
         raise FileNotFoundError(f"IMG_PATH is {images.absolute()}, which is not a folder")
-    names = read_class_names("CLASSES", str(classes), Path())
-    if not classes.is_file() or not names:
-        raise ValueError(f"CLASSES is {classes}; it must be a text file with one class a line")
+    if not classes.is_file():
+        raise FileNotFoundError(f"CLASSES is {classes}, which is no file; it must be a text file with one class a line")
+    names = read_class_names(str(classes), str(classes), Path())
+    if not names:
+        raise ValueError(f"CLASSES is {classes}, which is empty; it must have one class a line")
     ends = tuple(f".{end.lower().lstrip('.')}" for end in exclude)
     file = CocoFile(enumerate(names, start=1), labelled=False)
     found, damaged = find_images(images), []
@@ -44,14 +46,18 @@ def convert_images(images: Path, classes: Path, out: str, exclude: Iterable[str]
         try:
             file.add_image(name, picture_size(images / name))
         except BadImageError as error:
-            damaged.append(f"  left out: {error}")
+            damaged.append(str(error))
+    others = sum(len(files) for _, _, files in os.walk(images, followlinks=True)) - len(found)
+    excluded = len(found) - len(file.images) - len(damaged)
+    left = [f"{_count(others, 'file')} of other kinds"] if others else []
+    left += [f"{_count(excluded, 'picture')} ending in {', '.join(ends)}"] if excluded else []
+    left += damaged[:_SHOWN]
+    left += [f"{_count(len(damaged) - _SHOWN, 'more picture')} that cannot be read"] if len(damaged) > _SHOWN else []
     if not file.images:
-        raise ValueError(f"{images.absolute()} holds no picture to list: {len(found)} found, {len(damaged)} of them damaged")
+        raise ValueError("\n  left out: ".join([f"{images.absolute()} holds no picture to list", *left]))
     lines = [file.write(images.absolute().parent / "annotations" / out)]
-    left = {
-        "files that are no pictures": sum(len(files) for _, _, files in os.walk(images, followlinks=True)) - len(found),
-        f"pictures ending in {', '.join(ends)}": len(found) - len(file.images) - len(damaged),
-        "pictures that cannot be read": len(damaged),
-    }
-    lines += [f"  left out: {count} {what}" for what, count in left.items() if count]
-    return lines + damaged[:_SHOWN]
+    return lines + [f"  left out: {what}" for what in left]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"

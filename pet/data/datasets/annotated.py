@@ -172,6 +172,10 @@ class AnnotatedDataset(VisionDataset):
     def annotations(self, index: int) -> Annotations:
         """The truth of picture ``index``."""
 
+    def path(self, index: int) -> str:
+        """File of picture ``index``, as its annotations say."""
+        return self.annotations(index).file
+
     def image_id(self, index: int) -> int | str:
         """Id of picture ``index`` as in the annotation file."""
         return self.annotations(index).image_id

@@ -99,6 +99,10 @@ class ConcatDataset(AnnotatedDataset):
         image_id = index if self._ids_collide() else truth.image_id
         return replace(truth, ids=truth.ids + self._first_id[which], image_id=image_id)
 
+    def path(self, index: int) -> str:
+        dataset, inner = self._annotated(index)
+        return dataset.path(inner)
+
     def _ids_collide(self) -> bool:
         if self._shared_ids is None:
             seen: set[int | str] = set()

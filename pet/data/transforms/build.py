@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pet.config.upstream import FORMER_NAMES
 from pet.data.transforms.base import TRANSFORMS
 from pet.utils.logger import LOGGER
 from pet.utils.suggest import did_you_mean
@@ -13,7 +14,6 @@ from pet.utils.suggest import did_you_mean
 # Names that stand for work done elsewhere: the loader hands over uint8 batches (N, 3, H, W), the model converts and normalises
 # them on its device. That halves the time of a sample and quarters what workers send.
 MARKERS = ("to_tensor", "normalize")
-FORMER_NAMES = {"ImageToTensor": "to_tensor", "DefaultFormatBundle": "to_tensor"}  # OpenMMLab's
 _AFTER_MARKERS = (*MARKERS, "random_erasing", "mixup", "cutmix")
 
 

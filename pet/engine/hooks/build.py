@@ -34,6 +34,7 @@ from pet.engine.hooks.writer import PeriodicWriter
 from pet.engine.plan import period_of
 from pet.engine.writers import ConsoleWriter, EventWriter, JSONWriter, PictureWriter, TensorBoardWriter
 from pet.utils import comm
+from pet.utils.labels import compare_names
 from pet.utils.logger import logging_rank
 from pet.utils.suggest import did_you_mean
 
@@ -120,19 +121,11 @@ def check_same_classes(training: Any, evaluation: Evaluation) -> None:
     """Compare the classes of the training data with those of every set that is evaluated; other names are a warning.
 
     Raises:
-        ValueError: a set has the same classes in another order, so that every label would mean another class there.
+        ValueError: a class has another label in one of the sets.
     """
     for part in evaluation.sets:
-        tested = getattr(part.loader, "dataset", None)
-        for attribute in ("class_names", "semseg_names", "keypoint_names"):
-            ours, theirs = list(getattr(training, attribute, ())), list(getattr(tested, attribute, ()))
-            place = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
-            if place is None:
-                continue
-            difference = f"{attribute} {place} is '{ours[place]}' in the training data and '{theirs[place]}' in {part.name}"
-            if sorted(ours) == sorted(theirs):
-                raise ValueError(f"{difference}: the same names in another order; give both the same CLASSES in DATA.CATALOG")
-            logging_rank(f"{difference}; labels are compared by number, whatever their names are", logging.WARNING)
+        for text in compare_names(training, getattr(part.loader, "dataset", None), "the training data", part.name):
+            logging_rank(text, logging.WARNING)
 
 
 def _evaluation_hooks(parts: RunParts, evaluation: Evaluation, period: int) -> list[Hook]:

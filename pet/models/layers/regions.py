@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, batched_nms
@@ -47,12 +47,12 @@ def merge_detections(found: Sequence[dict[str, Tensor]], nms_thresh: float, limi
     return {name: values[keep] for name, values in joined.items()}
 
 
-class RegionPool(MultiScaleRoIAlign):
+class RegionPool(nn.Module):
     """RoIAlign from the level that fits the size of the region. Source: arXiv 1612.03144, eq. 1.
 
     torchvision derives the strides of the levels once, from the size of the first pictures without their padding: a
     picture much smaller than its padding would leave wrong strides behind for good. Here they follow from the padded
-    size, every time.
+    size, every time, and nothing is kept, so that threads may share a model.
 
     Args:
         channels: of each level, finest first; those that are used must be equal.
@@ -68,14 +68,20 @@ class RegionPool(MultiScaleRoIAlign):
                 f"regions are pooled from {len(used)} levels, but these have {', '.join(map(str, used))} channels; "
                 "they must be equal: add a neck (MODEL.NECK fpn) or use one level (MODEL.FEATURES)"
             )
-        super().__init__([str(index) for index in range(len(used))], resolution, sampling_ratio)
-        self.channels, self.resolution = used[0], resolution
+        super().__init__()
+        self.channels, self.resolution, self.sampling_ratio = used[0], resolution, sampling_ratio
+        self.names = [str(index) for index in range(len(used))]
 
     def forward(self, levels: list[Tensor], boxes: list[Tensor], images: ImageList) -> Tensor:
         """Features (sum of P, C, resolution, resolution) of boxes: for each image (P, 4) float32 xyxy, pixels."""
-        self.scales = None
         height, width = images.tensors.shape[-2:]
-        return super().forward(dict(zip(self.featmap_names, levels, strict=False)), boxes, [(height, width)])
+        pool = MultiScaleRoIAlign(self.names, self.resolution, self.sampling_ratio)
+        features: Tensor = pool(dict(zip(self.names, levels, strict=False)), boxes, [(height, width)])
+        return features
+
+    def extra_repr(self) -> str:
+        """What is pooled, and to what size."""
+        return f"levels={len(self.names)}, resolution={self.resolution}, sampling_ratio={self.sampling_ratio}"
 
     def placeholder(self, levels: list[Tensor], count: int) -> Tensor:
         """What ``forward`` returns for ``count`` regions, without values: to run a head for its shapes and cost."""

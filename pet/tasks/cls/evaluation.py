@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet.config import CfgNode
+from pet.data.catalog import build_dataset as build_from_catalog
 from pet.data.datasets.base import VisionDataset
 from pet.evaluation import (
     ClassificationEvaluator,
@@ -23,6 +24,7 @@ from pet.evaluation import (
 from pet.evaluation.class_evaluators import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
 from pet.evaluation.stored import stored_inputs, stored_scores
 from pet.utils import comm
+from pet.utils.labels import short_names
 from pet.utils.logger import logging_rank
 from pet.vision.pictures import EvaluationPictures
 from pet.visualization import Gallery, PredictionPictures
@@ -57,7 +59,7 @@ def build_evaluator(
     check_metrics(names, MULTI_LABEL_METRICS if several else SINGLE_LABEL_METRICS)
     if names:
         _check_labels(dataset, labels, names)
-    _check_outputs(dataset, cfg.MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES)
+    _check_outputs(cfg, dataset)
     ids, threshold = range(len(dataset)), cfg.EVAL.THRESHOLD
     if several:
         limit = DEFAULT_THRESHOLD if threshold is None else threshold
@@ -76,13 +78,33 @@ def build_evaluator(
     )
 
 
-def _check_outputs(dataset: VisionDataset, outputs: int) -> None:
-    count = len(dataset.class_names)
-    if outputs != count:
-        raise ValueError(
-            f"{dataset.name} has {count} classes, but the head has {outputs} outputs, so its scores cannot be evaluated; set "
-            f"MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES {count}, or train without evaluation (--no-validate)"
+def _check_outputs(cfg: CfgNode, dataset: VisionDataset) -> None:
+    """Refuse a head of another size. If it fits the training data, the test data are what has to change."""
+    names, outputs = dataset.class_names, cfg.MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES
+    if outputs == len(names):
+        return
+    trained = _training_classes(cfg)
+    remedy = f"Set MODEL.GLOBAL_HEAD.CLS.NUM_CLASSES {len(names)}"
+    if len(trained) == outputs:
+        lacks, adds = [n for n in trained if n not in names], [n for n in names if n not in trained]
+        differences = [f"{what} {short_names(few)}" for what, few in (("lacks", lacks), ("adds", adds)) if few]
+        remedy = (
+            f"Compared with the training data it {' and '.join(differences)}. Set CLASSES: [{short_names(trained, 100)}] in "
+            f"the entry of {dataset.name} in DATA.CATALOG{f', and take the pictures of {short_names(adds)} out' if adds else ''}"
         )
+    raise ValueError(
+        f"{dataset.name} has {len(names)} classes ({short_names(names)}), but the head has {outputs} outputs, so its scores "
+        f"cannot be evaluated. {remedy}, or train without evaluation (--no-validate)"
+    )
+
+
+def _training_classes(cfg: CfgNode) -> list[str]:
+    """Names of the classes of the training data; none if these are not here."""
+    try:
+        places = {"catalog": cfg.DATA.CATALOG, "root": cfg.DATA.ROOT, "dataset_type": cfg.DATA.DATASET_TYPE}
+        return list(build_from_catalog(cfg.TRAIN.DATASETS, True, **places).class_names)
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _check_labels(dataset: VisionDataset, labels: NDArray[Any], metrics: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ made of any run at any time: of a running or killed one, of one without an evalu
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from pet.config import CfgNode
@@ -26,7 +27,7 @@ def write_report(folder: str | Path) -> Path:
         folder: of a run (``MISC.CKPT``).
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder, or it holds nothing of a run.
     """
     run = read_run(folder)
     path = run.folder / "report.html"
@@ -43,5 +44,9 @@ def report_run(cfg: CfgNode) -> None:
         if (folder / "metrics.json").is_file():
             write_curves(cfg)
         LOGGER.info(f"Report: {write_report(folder)}")
-    except (OSError, ValueError) as error:
-        LOGGER.warning(f"The report of {folder} could not be written: {error}")
+    except Exception as error:
+        LOGGER.warning(
+            f"The report of {folder} could not be written: {type(error).__name__}: {error}. The results of the run are complete; "
+            f"to write its report again: python tools/report.py {shlex.quote(str(folder))}"
+        )
+        LOGGER.debug("Why there is no report:", exc_info=True)

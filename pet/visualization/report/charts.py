@@ -48,7 +48,7 @@ def _columns(rows: list[Row]) -> tuple[dict[str, Curve], dict[str, dict[str, Cur
     for row in rows:
         for name in [name for name in row if name not in ("iteration", "epoch", "eval")]:
             training.setdefault(name, Curve()).add(row["iteration"], _value(row[name]))
-        for name, value in row.get("eval", {}).items():
+        for name, value in (row.get("eval") or {}).items():
             dataset, metric = split_name(name)
             evaluated.setdefault(dataset, {}).setdefault(metric, Curve()).add(row["iteration"], _value(value))
     return training, evaluated

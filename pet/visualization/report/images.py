@@ -30,20 +30,25 @@ class Embedded:
 
 
 def embed_all(paths: list[Path], limit: int = _MOST_BYTES) -> tuple[list[Embedded], int]:
-    """Pictures in order, and the bytes they take; those that go beyond ``limit`` bytes are only named."""
-    found, total = [], 0
+    """Pictures in order, and the bytes they take; from the first on that goes beyond ``limit`` they are only named."""
+    found, total, full = list[Embedded](), 0, False
     for path in paths:
-        picture, size = _embed(path, limit - total)
+        picture = Embedded(path) if full else _embed(path)
+        if total + len(picture.uri) > limit:
+            picture, full = Embedded(path), True  # the others would not fit either, or hardly
         found.append(picture)
-        total += size
+        total += len(picture.uri)
     return found, total
 
 
-def _embed(path: Path, room: int) -> tuple[Embedded, int]:
+def _embed(path: Path) -> Embedded:
     content = path.read_bytes()
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error:  # e.g. more pixels than OpenCV reads
+        image = None
     if image is None:
-        return Embedded(path), 0
+        return Embedded(path)
     factor = _LONGEST_SIDE / max(image.shape[:2])
     if factor < 1:
         size = max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1)
@@ -52,6 +57,4 @@ def _embed(path: Path, room: int) -> tuple[Embedded, int]:
     if factor >= 1 and path.suffix.lower() == ".png" and len(content) <= len(encoded):
         encoded, kind = content, "png"  # lines on paper are smaller without loss
     uri = f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
-    if len(uri) > room:
-        return Embedded(path), 0
-    return Embedded(path, uri, image.shape[1], image.shape[0]), len(uri)
+    return Embedded(path, uri, image.shape[1], image.shape[0])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pet.visualization.report.charts import charts_of, split_name
 from pet.visualization.report.html import Html, data_script, duration, element, file_size, folded, join, number, table
@@ -87,7 +88,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         metric = str(run.best.get("metric") or next(iter(last["eval"])))
         found = [value for name, value in last["eval"].items() if metric in (name, split_name(name)[1])]
         tiles.append((f"last {metric}, update {number(last['iteration'])}", number(found[0] if found else None)))
-    tests = list(run.test.get("eval", {}).items())
+    tests = list((run.test.get("eval") or {}).items())
     wanted = str(run.best.get("metric", ""))
     chosen = [item for item in tests if wanted in (item[0], split_name(item[0])[1])] or tests
     tiles += [("test {1} on {0}".format(*split_name(name)), number(value)) for name, value in chosen[:1]]
@@ -133,7 +134,7 @@ def _results(run: Run) -> Html:
 
 def _class_tables(record: dict[str, Any]) -> Html:
     """Numbers of each class, as ``classes.json`` and the metrics of a test hold them."""
-    tables = record.get("classes", {})
+    tables = record.get("classes") or {}
     moment = f", update {record['iteration']:,}" if isinstance(record.get("iteration"), int) else ""
     return join(_class_table(name, columns, moment) for name, columns in tables.items() if isinstance(columns, dict) and columns)
 
@@ -143,8 +144,9 @@ def _class_table(name: str, columns: dict[str, list[Any]], moment: str) -> Html:
     rows = list(zip(*columns.values(), strict=False))
     note = Html()
     if len(rows) > _MOST_CLASSES:
-        note = element("p", f"The {_MOST_CLASSES} lowest {titles[1]} of {len(rows):,} classes.", class_="faint")
-        rows = sorted(rows, key=lambda row: row[1] if row[1] is not None else math.inf)[:_MOST_CLASSES]
+        chosen = f"{_MOST_CLASSES} lowest {titles[1]}" if titles[1:] else f"first {_MOST_CLASSES}"
+        note = element("p", f"The {chosen} of {len(rows):,} classes.", class_="faint")
+        rows = sorted(rows, key=lambda row: [math.inf if value is None else value for value in row[1:2]])[:_MOST_CLASSES]
     cells = [[row[0], *map(number, row[1:])] for row in rows]
     return join([element("h3", f"{name}: each class{moment}"), note, table(titles, cells, 1, class_="sortable")])
 
@@ -152,7 +154,7 @@ def _class_table(name: str, columns: dict[str, list[Any]], moment: str) -> Html:
 def _test(run: Run) -> Html:
     if not run.test:
         return Html()
-    results = run.test.get("eval", {})
+    results = run.test.get("eval") or {}
     rows = [(*split_name(name), number(value)) for name, value in results.items()]
     none = element("p", "No metrics were asked for.", class_="faint")
     found = table(("data set", "metric", "result"), rows, 2) if rows else none
@@ -196,7 +198,7 @@ def _picture(folder: Path, picture: Embedded) -> Html:
     name = picture.path.relative_to(folder).as_posix()
     image = element("img", src=picture.uri, alt=name, width=picture.width, height=picture.height)
     caption = element("figcaption", element("b", name), " ", element("span", _SHOWN.get(_kind(picture.path), ""), class_="faint"))
-    return element("figure", caption, element("a", image, href=name))
+    return element("figure", caption, element("a", image, href=quote(name)))
 
 
 # ----------------------------------------------------------------------------------------- data, troubles, environment
@@ -265,8 +267,9 @@ def _hooks(run: Run) -> Html:
 
 
 def _files(run: Run) -> Html:
-    inside = [path for path in sorted(run.folder.rglob("*")) if path.is_file() and path.name != "report.html"]
-    own = [path for path in inside if not path.relative_to(run.folder).parts[0].startswith("previous_")]
+    tops = [top for top in sorted(run.folder.iterdir()) if not top.name.startswith("previous_")]
+    inside = [path for top in tops for path in sorted([top, *top.rglob("*")])]
+    own = [path for path in inside if path.is_file() and path.name != "report.html"]
     if not own:
         return Html()
     rows = [(_link(run.folder, path), file_size(path.stat().st_size)) for path in own[:_MOST_FILES]]
@@ -276,7 +279,7 @@ def _files(run: Run) -> Html:
 
 def _link(folder: Path, path: Path) -> Html:
     name = path.relative_to(folder).as_posix()
-    return element("a", name, href=name)
+    return element("a", name, href=quote(name))
 
 
 _SECTIONS: tuple[tuple[str, str, Callable[[Run], Html]], ...] = (

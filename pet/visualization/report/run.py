@@ -22,6 +22,8 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 _RECORD = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) (.*)")
 _TROUBLE = ("WARNING", "ERROR", "CRITICAL")
 _LONGEST_TEXT, _MOST_LINES = 4000, 200
+# A run has at least one of them.
+_OF_A_RUN = ("config.yaml", "metrics.json", "run.json", "log", "test")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Run:
         rows: of ``metrics.json``.
         best, classes, test: content of ``best.json``, ``classes.json`` and ``test/metrics.json``; empty without the file.
         config: text of ``config.yaml``.
-        troubles: warnings and errors of the logs.
+        troubles: warnings and errors of the logs of these starts.
         unreadable: what could not be read, and why.
     """
 
@@ -142,11 +144,15 @@ def read_run(folder: str | Path) -> Run:
     """Read the folder of a run.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder, or it holds nothing of a run.
     """
     run = Run(Path(folder))
     if not run.folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; name the folder of a run (MISC.CKPT)")
+    if not any((run.folder / name).exists() for name in _OF_A_RUN):
+        raise FileNotFoundError(
+            f"no files of a run in {folder} (none of {', '.join(_OF_A_RUN)}); name the folder of a run (MISC.CKPT)"
+        )
     starts = _read_json(run.folder / "run.json", run.unreadable).get("starts", [])
     run.starts = [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
     run.best = _read_json(run.folder / "best.json", run.unreadable)
@@ -159,8 +165,21 @@ def read_run(folder: str | Path) -> Run:
             run.unreadable.append(str(error))
     if (run.folder / "config.yaml").is_file():
         run.config = (run.folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
-    run.troubles = _troubles(sorted((run.folder / "log").glob("*.txt")))
+    run.troubles = _troubles(_logs(run))
     return run
+
+
+def _logs(run: Run) -> list[Path]:
+    """Logs of the recorded starts, and of tests since the first of them; all logs without a record.
+
+    The folder may hold logs of earlier runs, too. Names are ``<mode>_<date and time>_<pid>.txt``.
+    """
+    logs = sorted((run.folder / "log").glob("*.txt"))
+    own = [Path(str(start["log"])).name for start in run.starts if start.get("log")]
+    if not own:
+        return logs
+    first = own[0].partition("_")[2]
+    return [log for log in logs if log.name in own or (log.name.startswith("test_") and log.name.partition("_")[2] > first)]
 
 
 def _read_json(path: Path, unreadable: list[str]) -> dict[str, Any]:

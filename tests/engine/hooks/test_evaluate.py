@@ -140,7 +140,7 @@ def test_states_survive_a_round_trip():
 
 
 @pytest.mark.parametrize("attribute", ["class_names", "semseg_names", "keypoint_names"])
-def test_a_test_set_with_the_same_classes_in_another_order_is_refused(attribute, caplog):
+def test_a_test_set_where_a_class_has_another_label_is_refused(attribute, caplog):
     def data(*names: str) -> SimpleNamespace:
         return SimpleNamespace(**{attribute: list(names)})
 
@@ -150,6 +150,8 @@ def test_a_test_set_with_the_same_classes_in_another_order_is_refused(attribute,
 
     with pytest.raises(ValueError, match=f"{attribute} 0 is 'cat' in the training data and 'dog' in val: the same names"):
         check_same_classes(data("cat", "dog"), evaluation("dog", "cat"))
+    with pytest.raises(ValueError, match=f"{attribute} 0 is 'cat' in the training data and 'dog' in val: the same name for another"):
+        check_same_classes(data("cat", "dog", "emu"), evaluation("dog", "emu"))
     check_same_classes(data("cat", "dog"), evaluation("cat", "dog"))
     check_same_classes(data("cat", "dog"), evaluation())
     assert not caplog.records

@@ -46,6 +46,8 @@ CLS = "MODEL.GLOBAL_HEAD.CLS"
         ((f"{CLS}.TARGET_THRESHOLD", 0.2), "belongs to the loss bce"),
         (("TRAIN.TRANSFORMS", ("resize", "normalize"), "TEST.TRANSFORMS", ("resize",)), r"TEST\.TRANSFORMS.*has no normalize"),
         (("TRAIN.TRANSFORMS", ("resize",), "TEST.TRANSFORMS", ("normalize",)), r"TRAIN\.TRANSFORMS.*has no normalize"),
+        (("TEST.TRANSFORMS", ("Normaliz",)), r"1 problem:\n.*no transform is named 'Normaliz'\. Did you mean 'normalize'"),
+        (("TEST.TRANSFORMS", ("LoadImageFromFile", "Resize", "Pad", "Collect")), r"1 problem:\n.*LoadImageFromFile, Pad, Collect: done by"),
         (("EVAL.METRICS", ("mAP", "accuracy")), "choose one kind"),
         (("EVAL.METRICS", ("mAP",)), "need bce"),
         (("MODEL.PRETRAINED", True, "MODEL.NORM", "GN"), "needs PRETRAINED False"),
