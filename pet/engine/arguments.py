@@ -9,17 +9,19 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pet.config import CfgNode
 from pet.engine import overfit
 from pet.utils.display import require_display
+from pet.utils.files import PLAIN_SUFFIXES, check_suffix
 from pet.utils.suggest import did_you_mean
 
 # A word such as SOLVER.OPTIMIZER.BASE_LR or SOLVER.OPTIMIZER.BASE_LR=0.1, as against a path.
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+(=.*)?", re.DOTALL)
+_DIST_PORT = re.compile(r"(?:dist_params|env_cfg\.dist_cfg)\.port=(\d+)")
 _PAIR = re.compile(r"[A-Za-z_][\w.\-]*=.*", re.DOTALL)
 
 # Options of --eval-options and the config key that each of them sets.
@@ -165,6 +167,7 @@ def parse_known(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     words = separate_resume(sys.argv[1:] if arguments is None else arguments)
     args, unknown = parser.parse_known_intermixed_args(words)
     args.local_rank = int(os.environ.get("LOCAL_RANK", args.local_rank))
+    args.dist_port = _take_port(args)
     for name in ("metrics", "eval_options"):  # such a flag takes every word that follows, overrides included
         taken = getattr(args, name, None) or []
         first_key = next((i for i, word in enumerate(taken) if is_config_word(word)), len(taken))
@@ -174,11 +177,22 @@ def parse_known(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     testing = hasattr(args, "eval_options")
     if args.cfg is None and _is_file_word(args.opts):
         args.cfg = args.opts.pop(0)
-    args.checkpoint = args.opts.pop(0) if testing and _is_file_word(args.opts) else None
+    # A word behind a flag that only the script knows may be the value of that flag.
+    args.checkpoint = args.opts.pop(0) if testing and not unknown and _is_file_word(args.opts) else None
     if testing:
         _sort_options(args)
     args.cfg_options, args.options = [*args.cfg_options, *args.options], []
     return args, unknown
+
+
+def _take_port(args: argparse.Namespace) -> int:
+    """Take OpenMMLab's override for the port where the processes meet out of the config overrides; 0 without it."""
+    port = 0
+    for name in ("opts", "cfg_options", "options"):
+        words = getattr(args, name)
+        port = next((int(found[1]) for word in reversed(words) if (found := _DIST_PORT.fullmatch(word))), port)
+        setattr(args, name, [word for word in words if not _DIST_PORT.fullmatch(word)])
+    return port
 
 
 def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -200,8 +214,23 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
             f"--resume {args.resume} continues a run with its own weights, --load-from {args.load_from} starts a new one: leave "
             "one of them out"
         )
+    if getattr(args, "check", False) and args.dry_run:
+        raise UsageError(
+            "--check tries every part once and prints a table, --dry-run builds this run and says what it would do; both change "
+            "nothing: give one of them, best --check first"
+        )
     if hasattr(args, "eval_options"):
         check_test_flags(args)
+
+
+def check_file(flag: str, name: str | None) -> None:
+    """Refuse a checkpoint that does not exist; the answer names the one beside it that comes closest."""
+    if not name or (path := Path(name)).exists():
+        return
+    beside = [other.name for other in path.parent.glob(f"*{path.suffix}") if not other.name.startswith(".")]
+    hint = did_you_mean(path.name, beside)
+    where = "" if path.is_absolute() else f" (working folder {os.getcwd()})"
+    raise UsageError(f"{flag}: {name} does not exist{where}.{hint}")
 
 
 def check_test_flags(args: argparse.Namespace) -> None:
@@ -223,6 +252,11 @@ def check_test_flags(args: argparse.Namespace) -> None:
             "--format-only computes no metrics, so it cannot go with --eval (--metrics): leave one of them out; --out FILE with "
             "--eval writes both"
         )
+    if args.out:
+        try:
+            check_suffix(args.out, PLAIN_SUFFIXES, "--out")
+        except ValueError as error:
+            raise UsageError(error) from error
     if args.out and args.save_preds:
         raise UsageError(f"--save-preds and --out {args.out} both name the file of all predictions: leave one of them out")
     if not args.wait_time >= 0:
@@ -324,6 +358,8 @@ def build_cfg(
         scale_lr(cfg)
     if getattr(args, "overfit_batch", None) is not None:
         overfit.use_own_folder(cfg)
+    check_file("--resume", args.resume)
+    check_file("CHECKPOINT", args.checkpoint)
     return cfg
 
 
@@ -360,6 +396,7 @@ def apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
         ("--resume", "TRAIN.AUTO_RESUME", None if args.resume is None else True),
         ("--resume", "TRAIN.RESUME_FROM", args.resume or None),
         ("CHECKPOINT", "TEST.WEIGHTS", args.checkpoint),
+        ("--eval", "EVAL.METRICS", tuple(getattr(args, "metrics", None) or ()) or None),
         ("--tta", "TEST.TTA.ENABLED", getattr(args, "tta", False) or None),
         ("--dry-run", "MISC.DRY_RUN", getattr(args, "dry_run", False) or None),
     ]
@@ -390,6 +427,26 @@ def apply_eval_options(cfg: CfgNode, words: Iterable[str]) -> None:
             spec = cfg.spec(here[name])
             listed = spec.type is tuple and not value.strip().startswith(("(", "["))
             cfg.merge_from_list([here[name], f"[{value}]" if listed else value], where=f"--eval-options {name}")
+
+
+def refuse_unread(cfg: CfgNode, metrics: Sequence[str], readers: Mapping[str, Sequence[str]]) -> None:
+    """Refuse an option of ``--eval-options`` that would change nothing.
+
+    Args:
+        cfg: of the test.
+        metrics: that are computed.
+        readers: key of an option -> the metrics that read it.
+
+    Raises:
+        ValueError: names the option and the metrics that it is for.
+    """
+    for key, names in readers.items():
+        origin = cfg.origin(key)
+        if origin.startswith("--eval-options") and not set(names) & set(metrics):
+            raise ValueError(
+                f"{origin} changes nothing of {', '.join(metrics) or 'a test without metrics'}; it is for {', '.join(names)}: "
+                "add one of them to --eval (EVAL.METRICS), or leave the option out"
+            )
 
 
 def eval_pairs(words: Iterable[str]) -> list[tuple[str, str]]:

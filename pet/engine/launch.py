@@ -20,6 +20,7 @@ from typing import Any
 
 from pet.config import CfgNode, ConfigError, get_base_cfg, read_domain_header
 from pet.config.explain import help_config
+from pet.engine import interruption
 from pet.engine.arguments import (
     ScriptParser,
     UsageError,
@@ -45,6 +46,8 @@ _EPILOG = (
     "Exit status: 0 done, 1 the run failed, 2 the command or the config is wrong, 128+N stopped by signal N after a good "
     "checkpoint."
 )
+_FIXED_PORT = 29500
+_PORT_HELP = f"default: a free one; {_FIXED_PORT} on several nodes"
 DEFAULT_CFG = "cfgs/vision/mscoco/e2e_faster_rcnn_R-50-FPN_1x.yaml"  # as in the tutorial of Pet
 
 
@@ -57,8 +60,10 @@ class Plan:
         gpus: values for ``CUDA_VISIBLE_DEVICES``; empty: the CPU computes; ``None``: leave the variable alone.
         nnodes, node_rank: number of nodes, and which of them this is.
         master_addr, master_port: where the ranks meet; port 0 lets the operating system choose.
+        rdzv_timeout_s: seconds to wait until all nodes have come.
         max_restarts: how often a failed group of processes is started again.
         grace_s: seconds a process may take to save and leave after a signal before it is killed.
+        agent: start even a single process as a child of the agent, because the user asked for a launcher.
     """
 
     nproc: int = 1
@@ -67,8 +72,15 @@ class Plan:
     node_rank: int = 0
     master_addr: str = "127.0.0.1"
     master_port: int = 0
+    rdzv_timeout_s: int = 300
     max_restarts: int = 0
     grace_s: int = 60
+    agent: bool = False
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the run is this very process."""
+        return self.nproc * self.nnodes == 1 and not (self.max_restarts or self.agent)
 
 
 # ------------------------------------------------------------------------------------------------------ routing
@@ -261,23 +273,27 @@ def check_port(plan: Plan) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((plan.master_addr, plan.master_port))
+            probe.bind(("", plan.master_port))  # the store listens at all addresses
         except OSError as error:
-            raise UsageError(
-                f"--master-port {plan.master_port} cannot be used on {plan.master_addr}: {error.strerror}. "
-                "Leave the option out to let the operating system choose a free port"
-            ) from error
+            other = "Choose another one, the same on every node"
+            if plan.nnodes == 1:
+                other = "Leave the option out (PORT of the shell scripts) to let the operating system choose a free port"
+            raise UsageError(f"--master-port {plan.master_port} cannot be used here: {error.strerror}. {other}") from error
 
 
 def launch(script: Path, arguments: Sequence[str], plan: Plan) -> int:
     """Run a script on the processes of ``plan``; the exit status."""
     prepare_environment(plan)
-    if plan.nproc * plan.nnodes == 1:
+    if plan.in_place:
         run_script(script, arguments)
         return EXIT_OK
-    from pet.engine.elastic import run_processes
+    interruption.watch_start()
+    try:
+        from pet.engine.elastic import run_processes
 
-    return run_processes(script, arguments, plan)
+        return run_processes(script, arguments, plan)
+    finally:
+        interruption.release()
 
 
 # -------------------------------------------------------------------------------------------------------- command
@@ -295,9 +311,13 @@ def add_launcher_arguments(parser: Any) -> None:
     add("--gpu_id", "--gpu-id", metavar="IDS", help="GPUs such as 0,1, or cpu; default: every visible GPU, else the CPU")
     add("--gpus", type=int, metavar="N", help="old flag: the first N GPUs; write --gpu_id 0,1,...")
     add("--gpu-ids", nargs="+", metavar="ID", help="old flag: --gpu-ids 0 1 is --gpu_id 0,1")
-    add("--nproc", type=int, metavar="N", help="number of processes; default: one for each GPU, one on the CPU")
+    add("--nproc", type=int, metavar="N", help="processes of this node; default: one for each GPU, one on the CPU")
+    add("--nnodes", type=int, default=1, metavar="N", help="number of machines (nodes), each with this command; default: 1")
+    add("--node-rank", "--node_rank", type=int, default=0, metavar="R", help="which node this is, 0 to N - 1; default: 0")
+    add("--master-addr", "--master_addr", metavar="HOST", help="address of node 0 that all nodes can reach")
     add("--type", metavar="KIND", help="vision, tasks or projects; default: from the path of the YAML")
-    add("--master-port", "--master_port", type=int, default=0, metavar="PORT", help="port to meet at; default: a free one")
+    add("--master-port", "--master_port", type=int, default=0, metavar="PORT", help=f"port to meet at; {_PORT_HELP}")
+    add("--max-restarts", "--max_restarts", type=int, default=0, metavar="N", help="restarts after a failure; default: 0")
     add("--grace-period", type=int, default=60, metavar="S", help="seconds to save and leave after a signal; default: 60")
 
 
@@ -330,18 +350,55 @@ def _chosen_gpus(own: argparse.Namespace, device: str | None) -> str | None:
 def _plan(own: argparse.Namespace, args: argparse.Namespace, cfg: CfgNode, training: bool) -> Plan:
     """Where the processes of a run start; a process that torchrun, srun or mpirun started is one of them and starts none."""
     gpu_id = _chosen_gpus(own, args.device)
-    if args.launcher != "none" or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        if gpu_id is not None or own.nproc is not None:
-            raise UsageError("another launcher started this process and chooses its device: leave --gpu_id and --nproc out")
+    started = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
+    # pytorch: torchrun started this process, or else what is asked for here is what torchrun would do.
+    if started or args.launcher in ("slurm", "mpi") or (args.launcher == "pytorch" and own.nproc is None):
+        _refuse_with_launcher(own, gpu_id)
+        if not started:
+            place = {"MASTER_ADDR": own.master_addr, "MASTER_PORT": own.master_port}
+            os.environ.update({name: str(value) for name, value in place.items() if value})
         return Plan()
     on_cpu = gpu_id is None and cfg.MISC.DEVICE == "cpu"
     nproc, gpus = choose_devices("cpu" if on_cpu else gpu_id, own.nproc, visible_gpus())
-    check_windows(args, nproc)
+    plan = Plan(
+        nproc,
+        gpus,
+        own.nnodes,
+        own.node_rank,
+        own.master_addr or Plan.master_addr,
+        own.master_port or args.dist_port or (_FIXED_PORT if own.nnodes > 1 else 0),
+        cfg.MISC.RDZV_TIMEOUT,
+        own.max_restarts,
+        own.grace_period,
+        agent=args.launcher == "pytorch",
+    )
+    check_nodes(plan, own.master_addr)
+    check_windows(args, nproc * plan.nnodes)
     if training:
-        check_shares(cfg, nproc)
-    plan = Plan(nproc, gpus, master_port=own.master_port, grace_s=own.grace_period)
+        check_shares(cfg, nproc * plan.nnodes)
     check_port(plan)
     return plan
+
+
+def _refuse_with_launcher(own: argparse.Namespace, gpu_id: str | None) -> None:
+    """Refuse flags that say how to start processes in a process that another launcher started."""
+    flags = {"--gpu_id": gpu_id is not None, "--nproc": own.nproc is not None, "--nnodes": own.nnodes != 1}
+    flags |= {"--node_rank": own.node_rank != 0, "--max_restarts": own.max_restarts != 0}
+    given = [flag for flag, is_given in flags.items() if is_given]
+    if given:
+        raise UsageError(f"another launcher started this process and chooses its device: leave {' and '.join(given)} out")
+
+
+def check_nodes(plan: Plan, address: str | None) -> None:
+    """Refuse a number, a rank or an address of nodes that cannot be."""
+    if plan.nnodes < 1:
+        raise UsageError(f"--nnodes is {plan.nnodes}; it must be at least 1")
+    if not 0 <= plan.node_rank < plan.nnodes:
+        raise UsageError(f"--node_rank is {plan.node_rank}; the ranks of {plan.nnodes} nodes are 0 to {plan.nnodes - 1}")
+    if plan.nnodes > 1 and not address:
+        raise UsageError(f"--nnodes {plan.nnodes} needs --master_addr (MASTER_ADDR of the shell scripts): the address of node 0")
+    if plan.max_restarts < 0:
+        raise UsageError(f"--max_restarts is {plan.max_restarts}; it must be at least 0")
 
 
 def main(

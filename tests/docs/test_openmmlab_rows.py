@@ -20,17 +20,20 @@ def numbered(letter: str, *ranges: tuple[int, int]) -> list[str]:
 # Table and its rows; the spellings of A3b have no ids of their own.
 TABLES = {
     "A1.2": numbered("O", (20, 28)),
+    "A1.3": numbered("O", (30, 37)),
     "A1.4": numbered("O", (60, 67), (70, 70)),
     "A2.1": numbered("D", (1, 8)),
     "A2.2": numbered("D", (10, 13)),
     "A2.3": numbered("D", (20, 31)),
     "A2.4": numbered("D", (40, 59)),
+    "A2.5": numbered("D", (81, 85)),
     "A3": numbered("C", (1, 19)),
     "A3b": [f"A3b.{number}" for number in range(1, 10)],
 }
+PARTIAL = {"A2.5"}  # the other rows are spellings of A3 and A3b
 EXPECTED = [row for rows in TABLES.values() for row in rows]
 # Rows that are not there yet, in part or whole; their notes say so.
-LATER, _MARK = {"O26", "O28", "O60", "O61", "O62", "O63", "D40", "D56", "C8", "C10", "C15"}, "not there yet"
+LATER, _MARK = {"O26", "O28", "O60", "O61", "O62", "O63"}, "not there yet"
 _ID = re.compile(r"[OCD]\d+|A3b\.\d+")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 _TOOL = re.compile(r"tools/[\w/]+\.py")
@@ -60,6 +63,7 @@ def test_the_ids_are_those_of_the_reference() -> None:
     for name, rows in TABLES.items():
         part = re.split(rf"(?m)^#+ {re.escape(name)}[. ]", text)[1].partition("\n#")[0]
         listed = [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("|")][2:]
+        listed = [row for row in listed if row in rows] if name in PARTIAL else listed
         assert len(listed) == len(rows), name
         assert listed == rows or name == "A3b"
 

@@ -7,12 +7,15 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
+import types
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from pet.config import get_base_cfg, infer_cfg
 from pet.engine.arguments import default_argument_parser, overrides, parse_known
 from pet.engine.launch import DEFAULT_CFG, UsageError, choose_devices, find_domain, find_training_script, main
 from tests.helpers import REPOSITORY, Cli, free_port, run_cli, start_cli
@@ -227,6 +230,33 @@ def test_other_mistakes_are_refused_before_anything_starts(root: Path) -> None:
             assert not reports(done)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--nnodes 0", "--nnodes is 0; it must be at least 1"),
+        ("--nnodes 2 --node_rank 2 --master_addr x", "--node_rank is 2; the ranks of 2 nodes are 0 to 1"),
+        ("--node-rank 1", "the ranks of 1 nodes are 0 to 0"),
+        ("--nnodes 2", "--nnodes 2 needs --master_addr (MASTER_ADDR of the shell scripts)"),
+        ("--max_restarts -1", "--max_restarts is -1; it must be at least 0"),
+        ("--nnodes 3 --master-addr x --nproc 2", "6 processes"),
+        ("--launcher pytorch --nnodes 2", "leave --nnodes out"),
+        ("--launcher mpi --nproc 2 --max-restarts 1", "leave --nproc and --max_restarts out"),
+    ],
+)
+def test_impossible_nodes_are_refused(words: str, message: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(root, words) == 2
+    assert message in capsys.readouterr().err
+
+
+def refused(root: Path, words: str) -> int:
+    """Type a wrong command; the domain is that of the shared keys."""
+    domain = types.ModuleType("pet.tasks.toy.config")
+    vars(domain).update(get_base_cfg=get_base_cfg, infer_cfg=infer_cfg)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, domain.__name__, domain)
+        return main(command(root, *words.split())[3:], root=root)
+
+
 def test_questions_about_the_config_are_answered_without_a_run(root: Path) -> None:
     explained = launched(root, "--explain", "TRAIN.BATCH_SIZE", "TRAIN.BATCH_SIZE", "8")
     assert explained.returncode == 0
@@ -351,13 +381,36 @@ def test_cause_is_named_when_the_peers_only_lost_their_connection(root: Path) ->
     write_script(root, barrier.format("if rank == 1: os.kill(os.getpid(), signal.SIGKILL)"))
     done = launched(root, "--nproc", "2")
     assert done.returncode == 1
-    assert "rank 1 was killed by SIGKILL" in done.stderr.rstrip().splitlines()[-1]
+    assert "rank 1 was killed by SIGKILL (by a user, or by the system when memory ran out)" in done.stderr.rstrip().splitlines()[-1]
 
 
 @pytest.mark.distributed
 def test_status_of_the_ranks_becomes_the_status_of_the_launcher(root: Path) -> None:
     write_script(root, "sys.exit(2)")
     assert launched(root, "--nproc", "2").returncode == 2
+
+
+@pytest.mark.distributed
+@pytest.mark.faults
+def test_restarts_are_announced_with_their_cause_and_only_made_where_they_help(root: Path) -> None:
+    first = "os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'"
+    dies = f"if rank == 1 and {first}: raise OSError('the cable fell out')\n"
+    write_script(root, f"{dies}time.sleep(60 if {first} else 0)\n")
+    done = run_cli(command(root, "--nproc", "2", "--max_restarts", "2"), timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = "rank 1 failed with exit status 1: OSError: the cable fell out\nRestart 1 of 2: all processes, from the last checkpoint.\n"
+    assert done.stderr.endswith(told)
+    ranks = [report["rank"] for report in reports(done)]
+    assert ranks in (["0", "0", "1", "1"], ["0", "1", "1"]), "the first rank 0 may be stopped before it reports"
+    write_script(root, "time.sleep(60 * rank)\nsys.exit(2)")
+    wrong = launched(root, "--nproc", "2", "--max-restarts", "3")
+    assert (wrong.returncode, "Restart" in wrong.stderr) == (2, False), "another attempt would not mend the command"
+
+
+@pytest.mark.distributed
+def test_launcher_pytorch_with_a_number_starts_processes_as_torchrun_does(root: Path) -> None:
+    done = launched(root, "--launcher", "pytorch", "--nproc", "1")
+    assert (done.returncode, [(report["rank"], report["world"]) for report in reports(done)]) == (0, [("0", "1")]), done.stderr
 
 
 @pytest.mark.parametrize(
