@@ -1,5 +1,7 @@
 # make quickstart    install Pet into .venv, train and evaluate the built-in experiment (CPU, minutes)
 # make test          the whole suite; also: lint, types, docs, clean
+# make cluster       train under a real Slurm and Open MPI on this machine; installs them with apt (Debian, as root)
+# make faults        break runs as often as docs/reliability.md promises, and print the figures (about an hour)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,10 +11,10 @@ QUICKSTART := vision/shapes/faster_rcnn_quickstart
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint types docs clean
+.PHONY: help quickstart test cluster faults lint types docs clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -2
+	@sed -n 's/^# //p' Makefile | head -4
 
 # The stamps keep a second call from asking the package index again.
 $(VENV)/.installed: setup.py
@@ -35,6 +37,13 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(PY) -m pytest -n $(JOBS)
+
+faults: $(VENV)/.installed-dev
+	$(PY) -m tests.faults
+
+cluster: $(VENV)/.installed-dev
+	$(PY) -m tests.cluster.slurm install
+	$(PY) -m pytest tests/cluster
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

@@ -37,10 +37,12 @@ def test_the_handlers_of_before_are_put_back():
 def test_a_second_signal_leaves_at_once():
     code = """
 import os, signal, time
+from pet.engine import interruption
 from pet.engine.events import EventStorage
 from pet.engine.hooks.signals import Signals
+interruption.REPEAT_S = 0.0
 with EventStorage():
-    hook = Signals(repeat_s=0.0)
+    hook = Signals()
     hook.before_train()
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
@@ -48,7 +50,7 @@ with EventStorage():
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 130
-    assert "second signal (SIGINT): leaving at once" in done.stderr
+    assert "stopped by SIGINT: the second signal; left at once" in done.stderr
 
 
 def test_copies_of_a_signal_are_one_request():
