@@ -10,17 +10,18 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import torch
 
 from pet.utils.files import TEMPORARY, atomic_text, atomic_write, disk_full, file_digest, fsync_folder
 
 LATEST, BEST = "model_latest.pth", "model_best.pth"
-_NUMBERED = re.compile(r"model_(iter|epoch)(\d+)\.pth")
+COMMON, DIGESTS = "state.pth", "SHA256SUMS"  # in the folder of a sharded checkpoint, see sharded.py
+_NUMBERED = re.compile(r"model_(iter|epoch)(\d+)\.(pth|dcp)")
 
 
 class DamagedCheckpoint(ValueError):
@@ -28,24 +29,46 @@ class DamagedCheckpoint(ValueError):
 
 
 class _HashingWriter:
-    """Passes bytes on and hashes them; remembers the operating system's error, which torch would replace."""
+    """Passes bytes on and hashes them; remembers the operating system's error, which torch would replace.
 
-    def __init__(self, handle: IO[bytes]) -> None:
-        self._handle, self.digest, self.size = handle, sha256(), 0
+    Args:
+        handle: unbuffered, so that no process forked meanwhile (a loader worker) inherits bytes it could write a second time.
+    """
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle, self.digest = handle, sha256()
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
+        left = whole = memoryview(data).cast("B")
         try:
-            self._handle.write(data)
+            while left:
+                left = left[self._handle.write(left) :]
         except OSError as error:
             self.error = error
             raise
-        self.digest.update(data)
-        self.size += memoryview(data).nbytes
-        return memoryview(data).nbytes
+        self.digest.update(whole)
+        return len(whole)
 
     def flush(self) -> None:
-        self._handle.flush()
+        """Nothing waits here."""
+
+
+def tensors_in(state: Any) -> Iterator[torch.Tensor]:
+    """All tensors of a nested state."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from tensors_in(value)
+    elif isinstance(state, (list, tuple)):
+        for value in state:
+            yield from tensors_in(value)
+
+
+def size_of(state: Any) -> int:
+    """Bytes of all tensors of a nested state, which is about the size of its file."""
+    return sum(tensor.nbytes for tensor in tensors_in(state))
 
 
 def digest_path(path: Path) -> Path:
@@ -53,25 +76,23 @@ def digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def write_checkpoint(state: Mapping[str, Any], path: Path) -> int:
-    """Write ``state`` (tensors and plain values) to ``path``; returns its size in bytes.
+def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
+    """Write ``state`` (tensors and plain values) to ``path``.
 
     A crash at any moment leaves either no new file or a complete one with its checksum. A full disk is an ``OSError`` that
-    names the file and the space left; nothing that existed is lost.
+    names the file, the space left and the space needed; nothing that existed is lost.
     """
     with atomic_write(path) as handle:
-        writer = _HashingWriter(handle)
+        writer = _HashingWriter(handle.raw)  # type: ignore[attr-defined]  # the file below the buffer
         try:
             torch.save(dict(state), writer)  # type: ignore[arg-type]  # only write() and flush() are used
-            handle.flush()
         except Exception as error:
             cause = writer.error or (error if isinstance(error, OSError) else None)
             if cause is not None:
-                raise disk_full(path, cause) from cause
+                raise disk_full(path, cause, size_of(state)) from cause
             raise
         os.fsync(handle.fileno())
         atomic_text(digest_path(path), f"{writer.digest.hexdigest()}  {path.name}\n")
-    return writer.size
 
 
 def verify_checkpoint(path: Path) -> None:
@@ -80,7 +101,9 @@ def verify_checkpoint(path: Path) -> None:
     Compared with the checksum beside it; a file without one (copied, or from elsewhere) is checked by its zip records.
     """
     if path.is_dir():
-        raise DamagedCheckpoint(f"{path} is a folder; name a file in it, such as model_best.pth")
+        for name, digest in _listed(path).items():
+            _verify_listed(path, name, digest)
+        return
     if not path.is_file():
         raise DamagedCheckpoint(f"{path} does not exist")
     if verify_digest(path):
@@ -92,6 +115,23 @@ def verify_checkpoint(path: Path) -> None:
         raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint, a file of torch.save: {error}") from error
     if broken is not None:
         raise DamagedCheckpoint(f"{path} is damaged in its record {broken}")
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """Checksums of the files of a sharded checkpoint, by name."""
+    if not (path / DIGESTS).is_file():
+        raise DamagedCheckpoint(f"{path} is a folder and no sharded checkpoint; name a file in it, such as model_best.pth")
+    listed = dict(line.split("  ", 1)[::-1] for line in (path / DIGESTS).read_text(errors="replace").splitlines() if "  " in line)
+    if COMMON not in listed:
+        raise DamagedCheckpoint(f"{path / DIGESTS} does not name {COMMON}: the list was damaged or cut")
+    return listed
+
+
+def _verify_listed(folder: Path, name: str, digest: str) -> None:
+    if Path(name).name != name or not (folder / name).is_file():
+        raise DamagedCheckpoint(f"{folder} has no {name}, which {DIGESTS} names")
+    if file_digest(folder / name) != digest:
+        raise DamagedCheckpoint(f"{folder / name} does not match its checksum in {DIGESTS}: the file was damaged or cut")
 
 
 def verify_digest(path: Path) -> bool:
@@ -106,8 +146,27 @@ def verify_digest(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Verify and load a file on the CPU. Only tensors and plain values are accepted; nothing in it is executed."""
+    """Verify and load a checkpoint, a file or a folder, on the CPU.
+
+    Only tensors and plain values are accepted; nothing in it is executed.
+    """
     verify_checkpoint(path)
+    if not path.is_dir():
+        return _load(path)
+    from pet.engine import sharded  # it imports this module
+
+    return {name: sharded.restore(path, name, part) for name, part in _load(path / COMMON).items()}
+
+
+def read_outline(path: Path) -> dict[str, Any]:
+    """As ``read_checkpoint``, but the sharded tensors of a folder stay unread: they have a shape and no data."""
+    if not path.is_dir():
+        return read_checkpoint(path)
+    _verify_listed(path, COMMON, _listed(path)[COMMON])
+    return _load(path / COMMON)
+
+
+def _load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -119,10 +178,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def numbered_checkpoints(folder: Path) -> list[Path]:
-    """``model_iter<N>.pth`` and ``model_epoch<N>.pth`` in a folder, newest first (by time of writing, then number)."""
+    """Checkpoints ``model_iter<N>`` and ``model_epoch<N>`` in a folder, newest first (by time of writing, then number)."""
     found = [
         (path.stat().st_mtime_ns, int(match[2]), path)
-        for path in folder.glob("model_*.pth")
+        for path in folder.glob("model_*")
         if (match := _NUMBERED.fullmatch(path.name))
     ]
     return [path for _, _, path in sorted(found, reverse=True)]
@@ -143,13 +202,24 @@ def resume_candidates(folder: Path) -> tuple[list[Path], str]:
 
 def point_latest(folder: Path, target: Path) -> None:
     """Let ``model_latest.pth`` name ``target``, in one step; a copy where the file system has no links."""
-    temporary = _link_or_copy(target, folder / LATEST, lambda path: os.symlink(target.name, path))
-    os.replace(temporary, folder / LATEST)
-    fsync_folder(folder)
+    _point(folder / LATEST, target)
+
+
+def _point(link: Path, target: Path) -> None:
+    temporary = _link_or_copy(target, link, lambda path: os.symlink(target.name, path))
+    os.replace(temporary, link)
+    fsync_folder(link.parent)
 
 
 def keep_best(source: Path, folder: Path) -> None:
-    """Let ``model_best.pth`` be the content of ``source``, which retention may remove later: a hard link, else a copy."""
+    """Let ``model_best.pth`` be the content of ``source``, which retention may remove later: a hard link, else a copy.
+
+    A folder it names instead, as ``model_latest.pth`` does; retention leaves it alone.
+    """
+    if source.is_dir():
+        _point(folder / BEST, source)
+        digest_path(folder / BEST).unlink(missing_ok=True)
+        return
     beside = digest_path(source)
     digest = beside.read_text(encoding="utf-8").split()[0] if beside.is_file() else file_digest(source)
     temporary = _link_or_copy(source, folder / BEST, lambda path: os.link(source, path))
@@ -173,14 +243,24 @@ def _link_or_copy(source: Path, target: Path, link: Callable[[Path], None]) -> P
 
 
 def prune(folder: Path, keep: int, damaged: Sequence[Path] = ()) -> None:
-    """Remove all but the newest ``keep`` numbered checkpoints; what ``model_latest.pth`` names always stays.
+    """Remove all but the newest ``keep`` numbered checkpoints; what ``model_latest.pth`` or ``model_best.pth`` name always stays.
 
     Files known as damaged do not count, so that ``keep`` good ones remain, and are removed.
     """
-    latest = (folder / LATEST).resolve()
+    named = {(folder / name).resolve() for name in (LATEST, BEST)}
     bad = {path.resolve() for path in damaged}
     good = [path for path in numbered_checkpoints(folder) if path.resolve() not in bad]
     for path in [*good[keep:], *damaged]:
-        if path.resolve() != latest:
-            path.unlink(missing_ok=True)
-            digest_path(path).unlink(missing_ok=True)
+        if path.resolve() not in named:
+            remove_checkpoint(path)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint and its checksum; one that is half removed never has its name."""
+    if path.is_dir():
+        aside = path.with_name(f"{path.name}.old{TEMPORARY}{os.getpid()}")
+        os.replace(path, aside)
+        shutil.rmtree(aside)
+    else:
+        path.unlink(missing_ok=True)
+        digest_path(path).unlink(missing_ok=True)

@@ -11,10 +11,14 @@ from torch import nn
 from pet.engine.checkpointer import CheckPointer
 from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Hook, Phase
+from pet.engine.launch import EXIT_FAILED
 
 
 class Checkpoint(Hook):
     """Saves when due, at the last update, and when the run is asked to stop; never after a failure.
+
+    A checkpoint may be written while the run goes on. When the run ends, in whatever way, the newest one is durable; one that
+    could not be written ends the run, as soon as the ranks agree on it.
 
     Args:
         checkpointer, model, optimizer, scheduler: as for ``CheckPointer.save``.
@@ -41,13 +45,18 @@ class Checkpoint(Hook):
 
     def after_step(self, storage: EventStorage) -> None:
         """Save when due or when the run is about to stop."""
+        if self._checkpointer.write_failed:
+            storage.request_stop("a checkpoint could not be written", EXIT_FAILED)
         if storage.stop is not None or storage.is_due(*self._periods):
             self._save(storage)
 
     def after_train(self, storage: EventStorage) -> None:
-        """Save what a stop after this phase left unsaved."""
-        if not storage.failed:
+        """Save what a stop after this phase left unsaved, and wait until it is durable."""
+        if storage.failed:
+            self._checkpointer.finish()
+        else:
             self._save(storage)
+            self._checkpointer.wait()
 
     def _save(self, storage: EventStorage) -> None:
         if storage.last_update <= self._checkpointer.last_saved:

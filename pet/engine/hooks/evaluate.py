@@ -112,16 +112,21 @@ class Best(Hook):
         folder, source = self._checkpointer.folder, self._checkpointer.last_path
         if source is None:
             raise RuntimeError(f"Best needs the checkpoint of update {self.iteration}, but none was saved; add a Checkpoint hook")
-        checkpoint_file.keep_best(source, folder)
         record = {
             "metric": self._metric,
             "value": self.value,
             "iteration": self.iteration,
             "file": source.name,
-            "results": results,
+            "results": dict(results),
         }
-        atomic_json(folder / "best.json", record)
-        logging_rank(f"Best {self._metric} so far: {self.value:.4g} (update {self.iteration}), kept as {checkpoint_file.BEST}")
+
+        def keep() -> None:
+            checkpoint_file.keep_best(source, folder)
+            atomic_json(folder / "best.json", record)
+            text = f"Best {self._metric} so far: {record['value']:.4g} (update {record['iteration']})"
+            logging_rank(f"{text}, kept as {checkpoint_file.BEST}")
+
+        self._checkpointer.after_write(keep)
 
     def state_dict(self) -> dict[str, Any]:
         """The best result so far."""

@@ -45,5 +45,8 @@ class PeriodicWriter(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore."""
         for writer in self._writers:
-            if type(writer).__name__ in state["writers"]:
-                writer.load_state_dict(state["writers"][type(writer).__name__])
+            name = type(writer).__name__
+            if name in state["writers"]:
+                writer.load_state_dict(state["writers"][name])
+            elif writer.state_dict():
+                raise KeyError(name)
