@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
-from pet.engine.checkpoint_file import DamagedCheckpoint, digest_path
-from pet.engine.weights import extract_state, read_content
-from pet.utils.files import file_digest
+from pet.engine.checkpoint_file import DIGESTS, digest_path, write_checkpoint
+from pet.engine.weights import digest_in_name, extract_state, read_content
+from pet.utils.files import disk_size, file_digest, prepare_file
+from pet.utils.suggest import did_you_mean
 
-# As torch.hub and tools/publish_model.py name files. Eight decimal digits may be a date.
-_NAMED = re.compile(r"-(?!\d{8}\.)([0-9a-f]{8})\.(?:pth|pt|safetensors)")
 _TEXT_WIDTH = 100
 
 
@@ -27,12 +26,11 @@ def verify(path: Path) -> str:
         DamagedCheckpoint: it is not, or its name gives another checksum.
     """
     read_content(path)
-    digest, named = file_digest(path), _NAMED.search(path.name)
-    if named and not digest.startswith(named[1]):
-        raise DamagedCheckpoint(f"{path} is not what its name says: its SHA-256 begins with {digest[:8]}, not {named[1]}")
+    if path.is_dir():
+        return f"all of its files match {DIGESTS}"
     if digest_path(path.resolve()).is_file():
         return f"matches {digest_path(path.resolve()).name}"
-    return "matches its name" if named else "readable, but without a checksum beside it or in its name"
+    return "matches its name" if digest_in_name(path) else "readable, but without a checksum beside it or in its name"
 
 
 def tensors_of(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -45,24 +43,47 @@ def tensors_of(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors_of(item, f"{name}.{key}" if name else str(key))
 
 
-def show(path: Path, tree: bool = False) -> str:
+def show(path: Path, tree: bool = False, name: str = "") -> str:
     """Size, checksum, parts, meta and weights of a checkpoint, as lines.
 
     Args:
         path: the file.
         tree: modules with their numbers of parameters instead of a list of tensors.
+        name: of a value of meta, which is returned whole instead.
+
+    Raises:
+        KeyError: meta has no such value; the text lists those that are there.
     """
     content = read_content(path)
+    if name:
+        return _whole(path, content.get("meta"), name)
     state = extract_state(content, str(path))
     bare = all(isinstance(value, Tensor) for value in content.values())
     parts = {"weights": state} if bare else {name: part for name, part in content.items() if name != "meta"}
-    lines = [f"{path}: {path.stat().st_size / 2**20:.2f} MiB, SHA-256 {file_digest(path)}"]
+    digest = f"SHA-256 {file_digest(path)}" if path.is_file() else f"sharded, see {DIGESTS} in it"
+    lines = [f"{path}: {disk_size(path) / 2**20:.2f} MiB, {digest}"]
     lines += [f"{'part':<14}{'tensors':>9}{'numbers':>15}{'MiB':>10}", *(_part_line(name, part) for name, part in parts.items())]
     meta = content.get("meta")
     if isinstance(meta, Mapping):
-        lines += ["meta:", *(f"  {name}: {_brief(value)}" for name, value in meta.items())]
+        lines += ["meta (one of them whole: --meta NAME):", *(f"  {name}: {_brief(value)}" for name, value in meta.items())]
     lines += ["weights:", *(_tree_lines(state) if tree else _tensor_lines(state))]
     return "\n".join(lines)
+
+
+def merge(source: Path, target: Path) -> None:
+    """Write a sharded checkpoint, a folder, as one file that holds the same; both fit in memory together.
+
+    Raises:
+        ValueError: ``source`` is a file already, or ``target`` has another suffix than .pth.
+        DamagedCheckpoint: the folder is not whole.
+        OSError: ``target`` cannot be written.
+    """
+    if source.is_file():
+        raise ValueError(f"{source} is one file already; merge takes the folder of a sharded checkpoint, model_iter<N>.dcp")
+    if target.suffix != ".pth":
+        raise ValueError(f"{target}: the new file must end in .pth")
+    prepare_file(target)
+    write_checkpoint(read_content(source), target)
 
 
 def _part_line(name: str, part: Any) -> str:
@@ -73,9 +94,32 @@ def _part_line(name: str, part: Any) -> str:
     return f"{name:<14}{len(found):>9}{sum(t.numel() for t in found):>15,}{size:>10.2f}"
 
 
+def _whole(path: Path, meta: Any, name: str) -> str:
+    values = meta if isinstance(meta, Mapping) else {}
+    if name not in values:
+        raise KeyError(f"{path}: meta has no {name}.{did_you_mean(name, values)} It has: {', '.join(values) or 'nothing'}")
+    value = values[name]
+    return value.rstrip("\n") if isinstance(value, str) else yaml.safe_dump(value, sort_keys=False).rstrip("\n")
+
+
 def _brief(value: Any) -> str:
-    text = str(value) if not isinstance(value, str) else value.partition("\n")[0] + (" ..." if "\n" in value else "")
+    """A value on a line: of a long text its length, of a container as much as fits."""
+    if isinstance(value, str) and "\n" in value:
+        return f"text of {len(value.splitlines())} lines"
+    if isinstance(value, Mapping):
+        return _listed([f"{name} {_brief(item)}" for name, item in value.items()])
+    if isinstance(value, list | tuple):
+        return _listed([_brief(item) for item in value])
+    text = str(value)
     return text if len(text) <= _TEXT_WIDTH else f"{text[:_TEXT_WIDTH]} ..."
+
+
+def _listed(texts: list[str]) -> str:
+    shown = 0
+    while shown < len(texts) and len(", ".join(texts[: shown + 1])) <= _TEXT_WIDTH:
+        shown += 1
+    left = len(texts) - shown
+    return ", ".join([*texts[:shown], *([f"{left} more" if shown else f"{left} values"] if left else [])]) or "none"
 
 
 def _tensor_lines(state: Mapping[str, Tensor]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pet.engine.parallel import gathered
 from pet.utils import comm
 from pet.utils.module import eval_mode
 from pet.utils.rng import get_rng_state, set_rng_state
@@ -58,8 +59,14 @@ def run_evaluation(
     amp_dtype: torch.dtype | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     visualizer: Visualizer | None = None,
+    share_buffers: bool = True,
 ) -> dict[str, float] | None:
     """Evaluate ``model`` on this rank's part of the data; every rank calls it.
+
+    A sharded model is gathered for it, so that the parts may be of different length, or empty.
+
+    Args:
+        share_buffers: measure with the buffers of rank 0, which a checkpoint holds, on every rank.
 
     Returns:
         The metrics, equal on all ranks, or ``None`` when a rank was asked to stop.
@@ -67,10 +74,11 @@ def run_evaluation(
     device = torch.device(device)
     bare = comm.unwrap(model)
     comm.meet("run_evaluation")
-    comm.broadcast_buffers(model)
+    if share_buffers:
+        comm.broadcast_buffers(model)
     evaluator.reset()
     autocast = torch.autocast(device.type, dtype=amp_dtype) if amp_dtype is not None else nullcontext()
-    with inference_mode_of(bare):
+    with gathered(bare), inference_mode_of(bare):
         for batch in loader:
             if should_stop():
                 break
@@ -116,7 +124,7 @@ class Evaluation:
         model: wrapped or not.
         sets: the data sets.
         forward_test: ``(model, batch) -> outputs`` of the domain.
-        device, amp_dtype: as for ``run_evaluation``.
+        device, amp_dtype, share_buffers: as for ``run_evaluation``.
 
     Attributes:
         class_tables: after a call on rank 0, columns of numbers of each class, named ``<data set>/<kind>``.
@@ -129,8 +137,9 @@ class Evaluation:
         forward_test: Callable[[nn.Module, Any], Any],
         device: torch.device | str,
         amp_dtype: torch.dtype | None = None,
+        share_buffers: bool = True,
     ) -> None:
-        self.model, self.sets = model, list(sets)
+        self.model, self.sets, self._share_buffers = model, list(sets), share_buffers
         self._forward_test, self._device, self._amp_dtype = forward_test, device, amp_dtype
         self.class_tables: ClassTables = {}
 
@@ -152,6 +161,7 @@ class Evaluation:
                 amp_dtype=self._amp_dtype,
                 should_stop=should_stop,
                 visualizer=visualizer,
+                share_buffers=self._share_buffers,
             )
             if metrics is None:
                 return None

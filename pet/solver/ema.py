@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -27,7 +27,8 @@ class ModelEMA:
     what the model's ``state_dict`` holds, under the same names; buffers that are not saved are constants and left out.
 
     Args:
-        model: bare or wrapped (DistributedDataParallel, compiled). It may move to another device later.
+        model: bare or wrapped (DistributedDataParallel, compiled), already sharded if it will be. It may move to another device
+            later.
         decay: in (0, 1]; share of the old average that an update keeps.
         warm_up: start with the smaller decay ``(1 + n) / (10 + n)`` after ``n`` updates, until ``decay`` is reached.
     """
@@ -58,9 +59,9 @@ class ModelEMA:
         self._follow(live)
         floating = self._num_floating if self._updates else 0
         if floating:
-            torch._foreach_lerp_(self._average[:floating], live[:floating], 1.0 - self.decay(self._updates))
+            torch._foreach_lerp_(_local(self._average[:floating]), _local(live[:floating]), 1.0 - self.decay(self._updates))
         if floating < len(live):
-            torch._foreach_copy_(self._average[floating:], live[floating:])
+            torch._foreach_copy_(_local(self._average[floating:]), _local(live[floating:]))
         self._updates += 1
 
     @contextmanager
@@ -113,7 +114,12 @@ class ModelEMA:
 
     @torch.no_grad()
     def _write(self, values: list[torch.Tensor]) -> None:
-        torch._foreach_copy_(self._live(), values)
+        torch._foreach_copy_(_local(self._live()), _local(values))
+
+
+def _local(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What this rank holds of each tensor: averaging needs nothing of the other ranks."""
+    return [comm.local(tensor) for tensor in tensors]
 
 
 def _find_slots(model: nn.Module) -> tuple[list[_Slot], dict[str, int]]:

@@ -183,7 +183,6 @@ class LearningRateScheduler:
         self._threshold = cfg.SCHEDULER.LOG_LR_CHANGE_THRESHOLD
         self.base_lr: float = cfg.OPTIMIZER.BASE_LR
         self.base_lrs = [float(group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups]
-        self._changing = False
         self._go_to(1)
 
     @property
@@ -214,7 +213,7 @@ class LearningRateScheduler:
         """Go to the next update."""
         before = self._factor
         self._go_to(self._iteration + 1)
-        if self._factor != before or self._changing:
+        if self._iteration - 1 in self.schedule.steps:
             self._log_change(before)
 
     def state_dict(self) -> dict[str, int]:
@@ -266,13 +265,11 @@ class LearningRateScheduler:
             group["lr"] = base * factor
 
     def _log_change(self, before: float) -> None:
-        """Log the first of consecutive changes above the threshold (the tail of a cosine is many of them)."""
+        """Log a step above the threshold; a smooth curve has none, and every line of the log tells its rate."""
         low, high = sorted((before, self._factor))
-        changing = self._iteration - 1 > self.warmup_iter and high > low * self._threshold
-        if changing and not self._changing:
+        if self._iteration - 1 > self.warmup_iter and high > low * self._threshold:
             rates = f"{self.base_lr * before:.4g} -> {self.base_lr * self._factor:.4g}"
             logging_rank(f"learning rate {rates} from update {self._iteration:,}")
-        self._changing = changing
 
 
 def learning_rates(cfg: CfgNode, iter_per_epoch: int) -> LearningRateScheduler:

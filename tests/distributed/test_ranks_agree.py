@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from pet.engine import setup
+from pet.engine import parallel
 from pet.engine.checkpointer import CheckPointer
 from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Hook
@@ -123,8 +123,8 @@ def file_keys(folder: Path) -> dict[str, list[str]]:
     models = {
         "bare": ToyModel(),
         "compiled": torch.compile(ToyModel()),
-        "ddp": setup.distribute(ToyModel(), toy_cfg(folder), cpu),
-        "both": setup.distribute(ToyModel(), toy_cfg(folder, MISC__COMPILE=True), cpu),
+        "ddp": parallel.distribute(ToyModel(), toy_cfg(folder), cpu),
+        "both": parallel.distribute(ToyModel(), toy_cfg(folder, MISC__COMPILE=True), cpu),
     }
     keys = {}
     for name, model in models.items():
@@ -242,7 +242,7 @@ def test_skipped_update_leaves_weights_and_buffers_finite_and_equal(outcome: Out
 
 def test_parameter_without_a_gradient_is_named_on_every_rank(outcome: Outcome) -> None:
     for rank in outcome.ranks:
-        assert "2 trainable parameters got no gradient in the first update: forgotten.weight, forgotten.bias" in rank["unused"]
+        assert "2 trainable parameters got no gradient in update 1: forgotten.weight, forgotten.bias" in rank["unused"]
         assert "MISC.FIND_UNUSED_PARAMETERS True" in rank["unused"]
 
 
@@ -264,7 +264,7 @@ def test_gradients_are_exchanged_once_for_a_window_of_any_size(outcome: Outcome)
 
 def refusal_of_sync_bn(rank: int) -> str:
     with pytest.raises(ValueError, match="SyncBN") as caught:
-        setup.distribute(torch.nn.SyncBatchNorm(2), toy_cfg(Path()), torch.device("cpu"))
+        parallel.distribute(torch.nn.SyncBatchNorm(2), toy_cfg(Path()), torch.device("cpu"))
     return str(caught.value)
 
 

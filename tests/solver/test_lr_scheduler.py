@@ -165,15 +165,19 @@ def test_curve_runs_from_the_first_to_the_last_update(solver):
     [
         ({"POLICY": "STEP", "STEPS": (30, 70)}, [31, 71]),
         ({"POLICY": "STEP", "STEPS": (30, 70), "GAMMA": 0.95}, []),
-        ({"POLICY": "COSINE"}, [82]),
+        ({"POLICY": "STEP_COSINE", "STEPS": (30, 70)}, [31]),
+        ({"POLICY": "COSINE"}, []),
+        ({"POLICY": "COSINE", "MIN_LR_FACTOR": 0.5}, []),
+        ({"POLICY": "POLY"}, []),
+        ({"POLICY": "ONECYCLE", "WARM_UP_ITERS": 0}, []),
         ({"POLICY": "CONSTANT", "WARM_UP_METHOD": "CONSTANT"}, []),
     ],
-    ids=["drops", "small drops", "only the first of the tail", "end of the warm-up"],
+    ids=["drops", "small drops", "drops before a cosine", "cosine", "cosine to a half", "poly", "one cycle", "end of the warm-up"],
 )
-def test_drops_of_the_rate_are_logged_once_after_the_warm_up(solver, caplog, monkeypatch, options, updates):
+def test_steps_of_the_rate_are_logged_and_smooth_curves_are_not(solver, caplog, monkeypatch, options, updates):
     monkeypatch.setattr(logging.getLogger("pet"), "propagate", True)
     with caplog.at_level(logging.INFO, "pet"):
-        _ours(solver(TOTAL_ITERS=100, WARM_UP_ITERS=10, **options))
+        _ours(solver(**{"TOTAL_ITERS": 100, "WARM_UP_ITERS": 10, **options}))
     assert [int(record.message.rsplit(" ", 1)[1]) for record in caplog.records] == updates
 
 

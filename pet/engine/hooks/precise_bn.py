@@ -10,6 +10,7 @@ from torch import nn
 
 from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Hook, Phase
+from pet.engine.parallel import gathered
 from pet.utils import comm
 from pet.utils.rng import get_rng_state, set_rng_state
 
@@ -53,7 +54,7 @@ class PreciseBN(Hook):
         originals = [(layer, layer.running_mean, layer.running_var) for layer in layers]
         state = get_rng_state()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), gathered(self._forward.model):
                 update_bn_stats(self._forward, self._batches(storage.iteration), self._num_iter)
                 for layer, mean, variance in originals:
                     mean.copy_(layer.running_mean)

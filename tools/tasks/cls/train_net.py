@@ -8,8 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+from pet.engine import interruption  # noqa: E402
+
+interruption.watch_start()  # the other imports take seconds
 import pet.tasks.cls as domain  # noqa: E402
-from pet.engine import preflight, setup  # noqa: E402
+from pet.engine import parallel, preflight, setup  # noqa: E402
 from pet.engine.events import EventStorage  # noqa: E402
 from pet.engine.hooks.base import HookList  # noqa: E402
 from pet.engine.hooks.build import RunParts, build_train_hooks  # noqa: E402
@@ -41,23 +44,21 @@ def main(args):
     setup.log_analysis(cfg, domain, model)
     checkpointer = setup.build_checkpointer(cfg)
     model = checkpointer.load_model(model, convert_conv1=cfg.MISC.CONV1_RGB2BGR).to(device)
+    model = parallel.distribute(model, cfg, device, setup.amp_dtype(cfg, device))
     ema = build_ema(model, cfg.SOLVER.EMA)
-    optimizer = Optimizer(model, cfg.SOLVER.OPTIMIZER).build()
-    optimizer = checkpointer.load_optimizer(optimizer)
+    optimizer = checkpointer.load_optimizer(Optimizer(model, cfg.SOLVER.OPTIMIZER).build())
 
     dataset = domain.build_dataset(cfg, is_train=True)
     logging_rank(data_report := domain.report_dataset(cfg, dataset))
     checkpointer.meta.update(domain.names_for_checkpoint(dataset))
     train_loader = domain.make_train_data_loader(cfg, dataset, start_iter=checkpointer.start_iter)
     scheduler = LearningRateScheduler(optimizer, cfg.SOLVER, iter_per_epoch=train_loader.iter_per_epoch)
-    scheduler = checkpointer.load_scheduler(scheduler)
-    logging_rank(scheduler.describe())
+    logging_rank(checkpointer.load_scheduler(scheduler).describe())
     if setup.is_finished(cfg, scheduler):
         return 0
 
     setup.write_config(cfg, args, data_report)
     domain.write_training_samples(cfg, dataset)
-    model = setup.distribute(model, cfg, device)
     evaluation = setup.build_evaluation(cfg, model, domain, device)
     parts = RunParts(cfg, model, optimizer, scheduler, checkpointer, train_loader, domain, device, ema)
     step = setup.build_step(cfg, model, optimizer, domain.forward_train, device)
