@@ -21,7 +21,8 @@ from pet.utils.files import TEMPORARY
 Entry = tuple[str, bool, IO[bytes] | None]  # name, whether it is a folder, content; None: neither folder nor file
 
 MAX_FILES = 400_000  # the largest archive of a public set that is known here, panoptic COCO, holds 123,000
-_MIN_ROOM, _GROWTH = 8 << 30, 4  # bytes that any archive may unpack to; larger ones: so many times their own size
+# Archives may unpack to so many times their own size; small ones to more, because texts and label maps shrink well.
+_GROWTH, _SMALL_GROWTH, _SMALL_ROOM, _MIN_ROOM = 4, 100, 8 << 30, 64 << 20
 _PIECE = 1 << 20
 _FOREIGN = "__MACOSX"  # what the Finder of macOS adds to archives
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, RuntimeError)
@@ -46,7 +47,8 @@ def unpack(
         folder: where to.
         holds: what must be in it, paths.
         nested: zip archives inside it that are unpacked where they lie, and removed.
-        max_bytes: limit for all that comes out; default: 8 GiB, or four times the archive if that is more.
+        max_bytes: limit for all that comes out; default: four times the archive, or if that is more a hundred times the archive
+            up to 8 GiB.
         max_files: limit for the number of entries.
 
     Raises:
@@ -57,7 +59,7 @@ def unpack(
         shutil.rmtree(left, ignore_errors=True)
     temporary = folder / f"{archive.name}{TEMPORARY}{os.getpid()}"
     temporary.mkdir(parents=True)
-    room = max_bytes if max_bytes is not None else max(_MIN_ROOM, _GROWTH * archive.stat().st_size)
+    room = _default_room(archive.stat().st_size) if max_bytes is None else max_bytes
     try:
         room = _write_all(archive, temporary, room, max_files)
         for name in nested:
@@ -69,6 +71,10 @@ def unpack(
         _move_all(temporary, folder, [folder / name for name in holds])
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _default_room(size: int) -> int:
+    return max(_GROWTH * size, min(_SMALL_GROWTH * size, _SMALL_ROOM), _MIN_ROOM)
 
 
 def _write_all(archive: Path, folder: Path, room: int, max_files: int) -> int:

@@ -164,6 +164,7 @@ def train_loader(
         prefetch=cfg.DATA.PREFETCH,
         bad_image=cfg.DATA.BAD_IMAGE,
         pin_memory=_pin_memory(cfg),
+        restart_workers=cfg.DATA.RESTART_WORKERS,
         collate=collate,
         only_first=cfg.DATA.OVERFIT_BATCHES,
         **_order(cfg, dataset),
@@ -185,6 +186,7 @@ def eval_loader(
         num_workers=cfg.DATA.LOADER_THREADS,
         prefetch=cfg.DATA.PREFETCH,
         pin_memory=_pin_memory(cfg),
+        restart_workers=cfg.DATA.RESTART_WORKERS,
         collate=collate,
     )
 

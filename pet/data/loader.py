@@ -25,11 +25,16 @@ from pet.data.sampler import REPETITION, EvalSampler, Position, TrainSampler
 from pet.data.structures import BadImageError, Batch, Sample
 from pet.data.transforms.base import Chain
 from pet.data.worker import WorkerContext, dead_workers
-from pet.utils.env import usable_cores
+from pet.utils.env import is_out_of_memory, usable_cores
 from pet.utils.logger import LOGGER
 from pet.utils.rng import STREAM_SAMPLE, keyed_generator, sample_generator
 
 BadImagePolicy = Literal["raise", "replace"]
+_LESS_MEMORY = (
+    "Lower DATA.LOADER_THREADS or DATA.PREFETCH, enlarge /dev/shm (in a container: --shm-size=8g), or use DATA.LOADER_THREADS 0 "
+    "to see the error in the main process"
+)
+_USUAL_CAUSE = "SIGKILL usually means that the machine ran out of memory, SIGBUS that shared memory did."
 _MAX_REPLACEMENTS = 20
 _SHOWN_WARNINGS = 20
 
@@ -125,6 +130,10 @@ def _keep(batch: Any) -> Any:
     return batch
 
 
+class DeadWorkerError(RuntimeError):
+    """A loader process ended without being asked to."""
+
+
 @contextmanager
 def _own_child_handler() -> Iterator[None]:
     """Undo the SIGCHLD handler of torch: it would raise about a dead worker anywhere, in the middle of a save for example."""
@@ -139,14 +148,25 @@ def _own_child_handler() -> Iterator[None]:
 
 
 class _Stream:
-    """One pass of a ``DataLoader`` with shielded workers, its own generator, and errors that name the samples."""
+    """One pass of a ``DataLoader`` with shielded workers, its own generator, and errors that name the samples.
+
+    When a worker dies, up to ``restarts`` times all workers are started anew with the first batch that has not arrived. What a
+    batch holds depends on its positions alone, so nothing changes but the time.
+    """
 
     def __init__(
-        self, reader: SampleReader, sampler: Iterable[list[Position]], num_workers: int, prefetch: int, pin_memory: bool
+        self,
+        reader: SampleReader,
+        sampler: Iterable[list[Position]],
+        num_workers: int,
+        prefetch: int,
+        pin_memory: bool,
+        restarts: int = 0,
     ) -> None:
         # The thread pool of OpenCV does not survive a fork, and would compete with the workers.
         cv2.setNumThreads(0)
-        self._reader, self._sampler = reader, sampler
+        self._reader, self._positions = reader, iter(sampler)
+        self._restarts_left = restarts
         self._sent: deque[list[Position]] = deque()
         generator = torch.Generator()
         generator.manual_seed(reader.seed)
@@ -161,19 +181,34 @@ class _Stream:
             **parallel,
         }
 
-    def _send(self) -> Any:
-        for positions in self._sampler:
+    def _send(self) -> Iterator[list[Position]]:
+        """Positions to read, those first that were asked for but never arrived."""
+        yield from list(self._sent)
+        for positions in self._positions:
             self._sent.append(positions)
             yield positions
 
     def _start(self) -> Any:
-        with self._naming_dead_workers(), _own_child_handler(), warnings.catch_warnings():
+        with _own_child_handler(), warnings.catch_warnings():
             # The number of workers is the user's choice.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             return iter(DataLoader(self._reader, batch_sampler=self._send(), **self._options))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = self._start()
+        while True:
+            try:
+                yield from self._pass()
+                return
+            except DeadWorkerError as error:
+                if not self._restarts_left:
+                    raise
+                self._restarts_left -= 1
+                LOGGER.warning("%s. The workers are started anew (DATA.RESTART_WORKERS, %d left)", error, self._restarts_left)
+
+    def _pass(self) -> Iterator[Batch]:
+        """What is left of the pass, with workers of its own."""
+        with self._naming_causes():
+            batches = self._start()
         try:
             while (batch := self._next(batches)) is not None:
                 self._sent.popleft()
@@ -185,36 +220,42 @@ class _Stream:
 
     def _next(self, batches: Iterator[Batch | BadImageError]) -> Batch | None:
         """The next batch, or ``None`` at the end."""
-        with self._naming_dead_workers():
+        with self._naming_causes():
             batch = next(batches, None)
         if isinstance(batch, BadImageError):
             raise batch
         return batch
 
     @contextmanager
-    def _naming_dead_workers(self) -> Iterator[None]:
+    def _naming_causes(self) -> Iterator[None]:
+        """Say which samples were being read when a worker died, and what to do when memory ran out."""
         try:
             yield
-        except (RuntimeError, OSError, EOFError) as error:
-            causes = dead_workers()
-            if causes:
-                raise RuntimeError(self._dead_worker_message(causes)) from error
+        except (RuntimeError, OSError, EOFError, MemoryError) as error:
+            if self._options["num_workers"] and (causes := dead_workers(patience_s=_lost_contact(error))):
+                died = ", ".join(f"process {pid} {cause}" for pid, cause in causes.items())
+                where = f"{self._in_flight()}{_free_memory()}"
+                raise DeadWorkerError(f"a loader worker died: {died}. {where} {_USUAL_CAUSE} {_LESS_MEMORY}") from error
+            if is_out_of_memory(error):
+                error.add_note(f"memory ran out while reading data. {self._in_flight()}{_free_memory()} {_LESS_MEMORY}")
             raise
 
-    def _dead_worker_message(self, causes: dict[int, str]) -> str:
-        died = ", ".join(f"process {pid} {cause}" for pid, cause in causes.items())
+    def _in_flight(self) -> str:
         flying = [index for positions in self._sent for _, index in positions]
         shown = ", ".join(map(str, flying[:32])) + (", ..." if len(flying) > 32 else "")
         first = self._reader.dataset.describe(flying[0]) if flying else "none"
-        memory = ""
-        if os.path.isdir("/dev/shm"):
-            memory = f" Shared memory free: {shutil.disk_usage('/dev/shm').free / 2**20:.0f} MiB in /dev/shm."
-        return (
-            f"a loader worker died: {died}. Samples being read (index in {self._reader.dataset.name}): {shown} (the first is "
-            f"{first}).{memory} "
-            "SIGKILL usually means that the machine ran out of memory, SIGBUS that shared memory did: "
-            "lower DATA.LOADER_THREADS or DATA.PREFETCH, or use DATA.LOADER_THREADS 0 to see the error in the main process"
-        )
+        return f"Samples being read (index in {self._reader.dataset.name}): {shown} (the first is {first})."
+
+
+def _lost_contact(error: BaseException) -> float:
+    """Seconds to wait for a process to be seen as dead: a broken connection is noticed a moment before its end."""
+    return 1.0 if isinstance(error, (ConnectionError, EOFError)) else 0.0
+
+
+def _free_memory() -> str:
+    if not os.path.isdir("/dev/shm"):
+        return ""
+    return f" Shared memory free: {shutil.disk_usage('/dev/shm').free / 2**20:.0f} MiB in /dev/shm."
 
 
 class TrainLoader:
@@ -236,6 +277,7 @@ class TrainLoader:
         prefetch: micro-batches each worker prepares in advance.
         bad_image: "raise" a ``BadImageError`` or "replace" the picture by another one.
         pin_memory: put batches in page-locked memory (for a GPU).
+        restart_workers: how often in a pass workers that died are started anew; then, or with 0, a ``DeadWorkerError`` ends it.
         collate: samples to a batch: ``pet.data.collate.collate``, or ``collate_padded`` for pictures of different sizes.
         groups, group_size, repeats, only_first: order of the data, see ``TrainSampler``.
 
@@ -260,6 +302,7 @@ class TrainLoader:
         prefetch: int = 2,
         bad_image: BadImagePolicy = "raise",
         pin_memory: bool = False,
+        restart_workers: int = 0,
         collate: Collate = stack,
         groups: npt.NDArray[Any] | None = None,
         group_size: int = 1,
@@ -269,7 +312,7 @@ class TrainLoader:
         self.dataset, self.batch_size, self.accumulate, self.start_iter = dataset, batch_size, accumulate, start_iter
         self.num_workers = default_workers(world_size) if num_workers < 0 else num_workers
         self._reader = SampleReader(dataset, transforms, seed, bad_image, collate)
-        self._prefetch, self._pin_memory = prefetch, pin_memory
+        self._options = (prefetch, pin_memory, restart_workers)
         self.sampler = TrainSampler(
             len(dataset),
             batch_size,
@@ -303,7 +346,7 @@ class TrainLoader:
 
     def _batches(self) -> Iterator[Batch]:
         try:
-            yield from _Stream(self._reader, self.sampler, self.num_workers, self._prefetch, self._pin_memory)
+            yield from _Stream(self._reader, self.sampler, self.num_workers, *self._options)
         except BadImageError as error:
             if self._reader.bad_image == "replace":
                 raise
@@ -329,7 +372,7 @@ class EvalLoader:
         transforms: see ``pet.data.transforms``.
         batch_size: samples of a batch of one process.
         seed: for transforms that draw random numbers.
-        world_size, rank, num_workers, prefetch, pin_memory, collate: as in ``TrainLoader``.
+        world_size, rank, num_workers, prefetch, pin_memory, restart_workers, collate: as in ``TrainLoader``.
     """
 
     def __init__(
@@ -344,12 +387,13 @@ class EvalLoader:
         num_workers: int = -1,
         prefetch: int = 2,
         pin_memory: bool = False,
+        restart_workers: int = 0,
         collate: Collate = stack,
     ) -> None:
         self.dataset, self.batch_size = dataset, batch_size
         self.num_workers = default_workers(world_size) if num_workers < 0 else num_workers
         self._reader = SampleReader(dataset, transforms, seed, collate=collate)
-        self._prefetch, self._pin_memory = prefetch, pin_memory
+        self._options = (prefetch, pin_memory, restart_workers)
         self.sampler = EvalSampler(len(dataset), batch_size, world_size=world_size, rank=rank)
 
     def __len__(self) -> int:
@@ -357,7 +401,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            yield from _Stream(self._reader, self.sampler, min(self.num_workers, len(self)), self._prefetch, self._pin_memory)
+            yield from _Stream(self._reader, self.sampler, min(self.num_workers, len(self)), *self._options)
         except BadImageError as error:
             raise _advise(error, "a test needs all pictures, so DATA.BAD_IMAGE is for training only") from error
 

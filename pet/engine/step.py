@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pet.engine.events import EventStorage, Scalar
+from pet.engine.parallel import drop_gradients, needs_all_gradients, no_sync
 from pet.utils import comm
-from pet.utils.logger import LOGGER
+from pet.utils.logger import LOGGER, logging_rank
 
 ForwardTrain = Callable[[nn.Module, Any], dict[str, dict[str, Tensor]]]
 Clip = Callable[[Sequence[nn.Parameter]], Tensor | None]
+_WINDOW = 1000  # updates among which skipped ones are counted
 
 
 def make_clip(clip_type: str, value: float, norm_type: float = 2.0) -> Clip:
@@ -28,7 +30,7 @@ def make_clip(clip_type: str, value: float, norm_type: float = 2.0) -> Clip:
         norm_type: order of the norm; ``float("inf")`` for the maximum.
     """
     if clip_type == "full_model":
-        return lambda parameters: nn.utils.clip_grad_norm_(parameters, value, norm_type)
+        return lambda parameters: comm.whole(nn.utils.clip_grad_norm_(parameters, value, norm_type))
     if clip_type == "value":
         return lambda parameters: nn.utils.clip_grad_value_(parameters, value)
     if clip_type == "norm":
@@ -47,9 +49,17 @@ class SkipPolicy:
 
     Attributes:
         max_skips: skipped updates in a row after which the run ends with an error.
+        max_per_1000: skipped updates among the newest 1,000 after which it does.
     """
 
     max_skips: int
+    max_per_1000: int = _WINDOW
+
+
+def describe_samples(samples: Mapping[int, Sequence[int]], limit: int = 16) -> str:
+    """Sample ids as text, at most ``limit`` of each rank."""
+    parts = [f"{list(ids[:limit])}{' ...' if len(ids) > limit else ''} (rank {rank})" for rank, ids in samples.items()]
+    return ", ".join(parts)
 
 
 class TrainStep:
@@ -93,8 +103,8 @@ class TrainStep:
             # uninitialised momenta.
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         self.skipped_updates = self.skipped_in_a_row = 0
-        self._no_sync = model.no_sync if isinstance(model, DistributedDataParallel) else nullcontext
-        self._checked_unused = False
+        self._newest_skips: deque[int] = deque()
+        self._needs_all_gradients, self._checked_unused = needs_all_gradients(model), False
 
     def __call__(
         self, window: Sequence[Any], after_backward: Callable[[EventStorage], None], storage: EventStorage
@@ -108,7 +118,7 @@ class TrainStep:
         finite, share = True, 1.0 / len(window)
         *others, last = window
         for batch in others:
-            with self._no_sync():
+            with no_sync(self.model):
                 finite = self._backward(batch, metrics, share, finite, is_last=False)
         finite = self._backward(last, metrics, share, finite, is_last=True)
         storage.update_skipped = not (finite and self._update(metrics, after_backward, storage))
@@ -146,8 +156,8 @@ class TrainStep:
 
     def _update(self, metrics: dict[str, Scalar], after_backward: Callable[[EventStorage], None], storage: EventStorage) -> bool:
         """Clip and step; whether the weights changed."""
-        if not self._checked_unused:
-            self._check_unused()
+        if self._needs_all_gradients or not self._checked_unused:
+            self._check_unused(storage.iteration)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         after_backward(storage)
@@ -171,49 +181,64 @@ class TrainStep:
         return not comm.agree_max(int(not finite)) if is_last else finite
 
     def _gradients_finite(self) -> bool:
-        """Gradients are equal on all ranks, so the ranks decide alike without an exchange."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        return bool(torch.isfinite(nn.utils.get_total_norm(gradients, float("inf"))))
+        """Decided alike on all ranks: their gradients are equal, or those of all shards are looked at."""
+        return comm.all_finite(p.grad for p in self._parameters if p.grad is not None)
 
     def _count_skips(self, storage: EventStorage, kept: list[Tensor], metrics: dict[str, Scalar]) -> None:
         if storage.update_skipped:
+            drop_gradients(self.model)
             self.skipped_updates += 1
             self.skipped_in_a_row += 1
+            self._newest_skips.append(storage.iteration)
+            while self._newest_skips[0] <= storage.iteration - _WINDOW:
+                self._newest_skips.popleft()
             with torch.no_grad():
                 for buffer, value in zip(self._buffers, kept, strict=True):
                     buffer.copy_(value)
             if self._skip is not None:
-                self._drop_non_finite(storage, metrics)
+                self._report_skip(storage, metrics, self._skip)
         else:
             self.skipped_in_a_row = 0
 
-    def _drop_non_finite(self, storage: EventStorage, metrics: dict[str, Scalar]) -> None:
+    def _report_skip(self, storage: EventStorage, metrics: dict[str, Scalar], policy: SkipPolicy) -> None:
+        """Take what is not finite out of ``metrics``; say rank, value and samples, or end the run. Called by every rank."""
         bad = [name for name, value in metrics.items() if isinstance(value, Tensor) and not bool(torch.isfinite(value))]
         for name in bad:
             del metrics[name]
-        ids = storage.samples_of(storage.iteration)
-        LOGGER.warning(
-            f"update {storage.iteration} is skipped on all ranks: not finite here: {', '.join(bad) or 'nothing'}; samples {ids}; "
-            f"{self.skipped_in_a_row} in a row, {self.skipped_updates} in all"
+        by_rank = comm.all_gather((bad, storage.samples_of(storage.iteration)))
+        names = sorted({name for bad, _ in by_rank for name in bad if name != "total_loss"})
+        samples = describe_samples({rank: ids for rank, (bad, ids) in enumerate(by_rank) if bad or not names})
+        what = f"{', '.join(names) or 'the gradient'} not finite; samples {samples}"
+        in_a_row, recent = self.skipped_in_a_row, len(self._newest_skips)
+        logging_rank(
+            f"update {storage.iteration} is skipped on all ranks: {what}; {in_a_row} in a row, {recent} of the newest "
+            f"{_WINDOW}, {self.skipped_updates} in all",
+            logging.WARNING,
         )
-        if self._skip is not None and self.skipped_in_a_row >= self._skip.max_skips:
+        reached = ""
+        if in_a_row >= policy.max_skips:
+            reached = f"{in_a_row} updates in a row were not finite (SOLVER.NON_FINITE.MAX_SKIPS)"
+        elif recent > policy.max_per_1000:
+            reached = f"{recent} of the newest {_WINDOW} updates were not finite (SOLVER.NON_FINITE.MAX_SKIPS_PER_1000)"
+        if reached:
             raise FloatingPointError(
-                f"{self.skipped_in_a_row} updates in a row were not finite (SOLVER.NON_FINITE.MAX_SKIPS); the last samples were "
-                f"{ids}. Lower SOLVER.OPTIMIZER.BASE_LR, clip gradients, or check these samples"
+                f"{reached}; in the last one, update {storage.iteration}, {what}. Lower SOLVER.OPTIMIZER.BASE_LR, clip "
+                "gradients, or check these samples"
             )
 
-    def _check_unused(self) -> None:
-        """After the first backward: parameters without a gradient make ranks wait for ever, so name them now."""
+    def _check_unused(self, update: int) -> None:
+        """Name parameters without a gradient: where ranks wait for all of them, the others of this update were not exchanged."""
         self._checked_unused = True
-        names = {id(p): name for name, p in comm.unwrap(self.model).named_parameters()}
-        unused = [names.get(id(p), "?") for p in self._parameters if p.grad is None]
-        if not unused:
+        missing = [p for p in self._parameters if p.grad is None]
+        if not missing:
             return
+        names = {id(p): name for name, p in comm.unwrap(self.model).named_parameters()}
+        unused = [names.get(id(p), "?") for p in missing]
         message = (
-            f"{len(unused)} trainable parameters got no gradient in the first update: {', '.join(unused[:8])}"
+            f"{len(unused)} trainable parameters got no gradient in update {update}: {', '.join(unused[:8])}"
             f"{' ...' if len(unused) > 8 else ''}. Freeze or remove them"
         )
-        if isinstance(self.model, DistributedDataParallel) and not self.model.find_unused_parameters:
+        if self._needs_all_gradients:
             raise RuntimeError(f"{message}, or set MISC.FIND_UNUSED_PARAMETERS True if the model uses parts in turn")
         LOGGER.warning(message)
 
@@ -223,6 +248,7 @@ class TrainStep:
             "scaler": self.scaler.state_dict() if self.scaler is not None else {},
             "skipped_updates": self.skipped_updates,
             "skipped_in_a_row": self.skipped_in_a_row,
+            "newest_skips": list(self._newest_skips),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -232,3 +258,4 @@ class TrainStep:
                 raise KeyError("the checkpoint holds no loss scale (it was trained without float16); resume without float16")
             self.scaler.load_state_dict(state["scaler"])
         self.skipped_updates, self.skipped_in_a_row = state["skipped_updates"], state["skipped_in_a_row"]
+        self._newest_skips = deque(state["newest_skips"])

@@ -10,8 +10,9 @@ from typing import IO, Any
 
 import yaml
 
-from pet.utils.files import atomic_write, finite, prepare_file
-from pet.utils.suggest import did_you_mean
+from pet.utils.files import PLAIN_SUFFIXES, atomic_write, check_suffix, finite, prepare_file
+
+_MAX_DEPTH = 40
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -40,8 +41,13 @@ def _to_yaml(content: Any) -> bytes:
 
 
 def _read_yaml(handle: IO[bytes]) -> Any:
-    # The C loader is the same safe loader, some ten times as fast.
-    return yaml.load(handle, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    # The C loader is the same safe loader, some ten times as fast, but crashes on very deep nesting.
+    loader, data, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), handle.read(), 0
+    for event in yaml.parse(data, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it has aliases or more than {_MAX_DEPTH} levels; it was not written by Pet")
+    return yaml.load(data, Loader=loader)
 
 
 _WRITERS: dict[str, Callable[[Any], bytes]] = {".json": _to_json, ".yaml": _to_yaml, ".yml": _to_yaml, ".pkl": pickle.dumps}
@@ -61,11 +67,7 @@ def check_output_path(path: str | Path) -> Path:
         OSError: its folder cannot be made or written.
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
-        hint = did_you_mean(path.suffix, _WRITERS) if path.suffix else ""
-        raise ValueError(
-            f"--out {path}: the suffix says the format and must be one of {', '.join(_WRITERS)}, not '{path.suffix}'.{hint}"
-        )
+    check_suffix(path, PLAIN_SUFFIXES, "--out")
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; name a file in it, e.g. {path / 'predictions.json'}")
     prepare_file(path)
@@ -75,7 +77,7 @@ def check_output_path(path: str | Path) -> Path:
 def write_plain(path: str | Path, content: dict[str, Any]) -> None:
     """Write plain values to a .json, .yaml, .yml or .pkl file, whole or not at all; NaN and infinity become null."""
     path = check_output_path(path)
-    data = _WRITERS[path.suffix](finite(content))
+    data = _WRITERS[path.suffix.lower()](finite(content))
     with atomic_write(path) as handle:
         handle.write(data)
 
@@ -88,14 +90,13 @@ def read_plain(path: str | Path) -> dict[str, Any]:
         ValueError: unknown suffix, or a content that is damaged or not plain.
     """
     path = Path(path)
-    if path.suffix not in _READERS:
-        raise ValueError(f"{path}: the suffix must be one of {', '.join(_READERS)}, not '{path.suffix}'")
+    suffix = check_suffix(path, PLAIN_SUFFIXES)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
         with open(path, "rb") as handle:
-            content = _READERS[path.suffix](handle)
-    except (ValueError, EOFError, pickle.UnpicklingError, yaml.YAMLError) as error:
+            content = _READERS[suffix](handle)
+    except (ValueError, EOFError, RecursionError, pickle.UnpicklingError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
@@ -106,7 +107,7 @@ def read_plain(path: str | Path) -> dict[str, Any]:
 def is_plain_file(path: str | Path) -> bool:
     """Whether ``path`` is a file that ``write_plain`` may have written; a list in JSON is COCO's."""
     path = Path(path)
-    if not path.is_file() or path.suffix not in _READERS:
+    if not path.is_file() or path.suffix.lower() not in PLAIN_SUFFIXES:
         return False
     with open(path, "rb") as handle:
-        return path.suffix != ".json" or not handle.read(64).lstrip().startswith(b"[")
+        return path.suffix.lower() != ".json" or not handle.read(64).lstrip().startswith(b"[")

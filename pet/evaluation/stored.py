@@ -115,7 +115,7 @@ def _read_one(path: Path, stored: StoredPredictions) -> None:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 

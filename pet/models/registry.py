@@ -18,16 +18,16 @@ from pet.utils.registry import Registry
 
 T = TypeVar("T")
 
-BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone", "pet.models.backbones")
-NECKS: Registry[Callable[..., nn.Module]] = Registry("neck", "pet.models.necks")
-CLS_HEADS: Registry[Callable[..., nn.Module]] = Registry("classification head", "pet.models.heads.cls")
-DET_HEADS: Registry[Callable[..., nn.Module]] = Registry("detection head", "pet.models.heads.det")
-BOX_HEADS: Registry[Callable[..., nn.Module]] = Registry("box head", "pet.models.heads.roi")
-MASK_HEADS: Registry[Callable[..., nn.Module]] = Registry("mask head", "pet.models.heads.roi")
-KEYPOINT_HEADS: Registry[Callable[..., nn.Module]] = Registry("keypoint head", "pet.models.heads.roi")
-SEMSEG_HEADS: Registry[Callable[..., nn.Module]] = Registry("semantic head", "pet.models.heads.semseg")
-PANOPTIC_HEADS: Registry[Callable[..., nn.Module]] = Registry("panoptic head", "pet.models.heads.panoptic")
-CLS_LOSSES: Registry[Callable[..., nn.Module]] = Registry("classification loss", "pet.models.losses")
+BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone", "pet.models.backbones", nn.Module)
+NECKS: Registry[Callable[..., nn.Module]] = Registry("neck", "pet.models.necks", nn.Module)
+CLS_HEADS: Registry[Callable[..., nn.Module]] = Registry("classification head", "pet.models.heads.cls", nn.Module)
+DET_HEADS: Registry[Callable[..., nn.Module]] = Registry("detection head", "pet.models.heads.det", nn.Module)
+BOX_HEADS: Registry[Callable[..., nn.Module]] = Registry("box head", "pet.models.heads.roi", nn.Module)
+MASK_HEADS: Registry[Callable[..., nn.Module]] = Registry("mask head", "pet.models.heads.roi", nn.Module)
+KEYPOINT_HEADS: Registry[Callable[..., nn.Module]] = Registry("keypoint head", "pet.models.heads.roi", nn.Module)
+SEMSEG_HEADS: Registry[Callable[..., nn.Module]] = Registry("semantic head", "pet.models.heads.semseg", nn.Module)
+PANOPTIC_HEADS: Registry[Callable[..., nn.Module]] = Registry("panoptic head", "pet.models.heads.panoptic", nn.Module)
+CLS_LOSSES: Registry[Callable[..., nn.Module]] = Registry("classification loss", "pet.models.losses", nn.Module)
 
 
 def construct(part: Callable[..., T], what: str, options: dict[str, Any], *args: Any, **kwargs: Any) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shlex
@@ -11,6 +12,11 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+# What torch, OpenCV, NumPy and C++ say when memory runs out; shared memory is a file system, so there it is "no space".
+_MEMORY_RAN_OUT = (
+    *("outofmemory", "out of memory", "allocate memory", "bad_alloc", "insufficient memory", "unable to allocate"),
+    *("can't start new thread", "shared memory", "</torch_"),
+)
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python", "fvcore", "yacs")
 
 
@@ -43,6 +49,14 @@ def git_state(folder: Path) -> str:
 def usable_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, shared memory or the memory of a device ran out, however the library that noticed puts it."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    text = f"{type(error).__name__}: {error}".lower()
+    return any(sign in text for sign in _MEMORY_RAN_OUT)
 
 
 def command() -> str:

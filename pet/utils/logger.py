@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 LOGGER = logging.getLogger("pet")
 _seen: set[str] = set()
+_SPELLED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 
 
 def process_rank() -> int:
@@ -30,13 +32,46 @@ def setup_logging(path: str | Path | None = None, level: int = logging.INFO) -> 
     mark = "" if rank == 0 else f"[rank {rank}] "
     console = _console_handler(mark)
     console.setLevel(level if rank == 0 else logging.WARNING)
+    console.addFilter(_without_control_characters)
     LOGGER.addHandler(console)
     if path is not None and rank == 0:
-        target = logging.FileHandler(path, encoding="utf-8")
+        target: logging.Handler = _LogFile(path, encoding="utf-8")
         target.setLevel(logging.DEBUG)
         target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        target.addFilter(_without_control_characters)
         LOGGER.addHandler(target)
     return LOGGER
+
+
+class _LogFile(logging.FileHandler):
+    """A log is no reason to end a run: a file that cannot be written any more is named once, then left alone until it can."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called in place of raising."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            sys.stderr.write(f"cannot write {self.baseFilename}: {error.strerror}; the log is on the console only\n")
+
+    def close(self) -> None:
+        """Close; lines that found no space are lost."""
+        with suppress(OSError):
+            super().close()
+
+
+def printable(text: str) -> str:
+    """Text with its control characters spelled out, except tabs and line ends: names in files may hold codes of a terminal."""
+    return text.translate(_SPELLED)
+
+
+def _without_control_characters(record: logging.LogRecord) -> bool:
+    """Filter that changes the record and keeps it."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 def _console_handler(mark: str) -> logging.Handler:

@@ -17,6 +17,7 @@ class Registry(Generic[T]):
     Args:
         kind: what is registered, for messages, e.g. ``"data set type"``.
         where: the package whose import registers the built-in entries; named when a look-up fails.
+        base: what a class that is named by its import path must derive from.
 
     Example:
         >>> NECKS = Registry("neck", "pet.models.necks")
@@ -26,8 +27,8 @@ class Registry(Generic[T]):
         True
     """
 
-    def __init__(self, kind: str, where: str) -> None:
-        self.kind, self.where = kind, where
+    def __init__(self, kind: str, where: str, base: type = object) -> None:
+        self.kind, self.where, self.base = kind, where, base
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -51,7 +52,10 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def find(self, name: str) -> T:
-        """As ``get``, and a name with a dot that is not registered is the import path of an object outside Pet."""
+        """As ``get``, and a name with a dot that is not registered is the import path of a class outside Pet.
+
+        Configs may be somebody else's: anything but such a class, for example a function that runs a command, is a ``TypeError``.
+        """
         module, _, attribute = name.rpartition(".")
         if not module or name in self._entries:
             return self.get(name)
@@ -62,6 +66,9 @@ class Registry(Generic[T]):
                 f"the {self.kind} '{name}' cannot be imported: {error}. Give an import path that Python finds from here "
                 f"(installed, or on PYTHONPATH), or one of: {', '.join(self.names())}"
             ) from error
+        if not isinstance(entry, type) or not issubclass(entry, self.base):
+            base = "" if self.base is object else f" that derives from {self.base.__module__}.{self.base.__name__}"
+            raise TypeError(f"the {self.kind} '{name}' is refused: a config may name a class{base}, this is {entry!r}")
         return entry
 
     def names(self) -> list[str]:

@@ -138,6 +138,9 @@ def test_the_report_counts_instances_classes_and_empty_pictures(coco):
     assert "no annotation faults" in report
     assert "22 of 22 images can be read and fit their annotations" in report
     assert len(data_report(coco("val"), 80, "off")) == 2
+    unseen = "  not looked for: unreadable_image, image_size_mismatch; DATA.CHECK full opens every picture"
+    assert data_report(coco("val"), 80, "fast")[-1] == unseen
+    assert "not looked for" not in report
 
 
 def test_the_report_of_bccd_shows_its_fault(shared_data):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pet.data.datasets import MnistDataset, ShapesDataset, VisionDataset
-from pet.data.loader import EvalLoader, TrainLoader, default_workers
+from pet.data.loader import DeadWorkerError, EvalLoader, TrainLoader, default_workers
 from pet.data.structures import BadImageError, Sample
 from pet.data.transforms import build_transforms
 from tests.helpers import run_ranks
@@ -248,6 +248,23 @@ def test_a_killed_worker_is_reported_with_the_samples_it_may_have_been_reading()
     assert "17" in listed.group(1).replace(" ", "").split(",")
     assert "MiB in /dev/shm" in message
     assert "DATA.LOADER_THREADS 0" in message
+
+
+@pytest.mark.faults
+def test_workers_that_die_again_are_started_anew_only_as_often_as_allowed(caplog):
+    with pytest.raises(DeadWorkerError, match="killed by SIGKILL"):
+        exhaust(TrainLoader(Faulty({17}, die), (), 5, num_workers=1, restart_workers=1))
+    assert caplog.text.count("The workers are started anew (DATA.RESTART_WORKERS, 0 left)") == 1
+
+
+def unsendable(samples, replaced):
+    return lambda: None
+
+
+@pytest.mark.faults
+def test_a_batch_that_cannot_be_sent_ends_the_run_instead_of_being_awaited_for_ever():
+    with pytest.raises(DeadWorkerError, match="exit status 1, its error is printed above"):
+        exhaust(TrainLoader(Faulty(set(), die), (), 5, num_workers=1, collate=unsendable))
 
 
 def test_the_default_number_of_workers_shares_the_cores():

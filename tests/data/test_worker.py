@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from pet.data import worker
 from tests.helpers import start_cli
 
 SCRIPT = textwrap.dedent(
@@ -77,3 +79,34 @@ def test_signals_to_the_group_reach_the_main_process_only(script, mode, status):
         assert "seen ['TERM', 'USR1']" in done.stdout, done.stderr
         assert done.returncode == status, done.stderr
         assert cli.gone(5)
+
+
+class HangsAtFirst(worker.WorkerProcess):
+    """Its first fork hangs, as one does whose parent held a lock."""
+
+    def run(self) -> None:
+        note, answers = self._args
+        if not note.exists():
+            note.touch()
+            time.sleep(60)
+        super().run()
+
+
+def test_a_fork_that_hangs_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_ANSWER_S", 0.5)
+    answers = multiprocessing.get_context("fork").SimpleQueue()
+    process = HangsAtFirst(target=lambda note, answers: answers.put(os.getpid()), args=(tmp_path / "hung", answers))
+    process.start()
+    try:
+        assert answers.get() == process.pid
+    finally:
+        process.join()
+        answers.close()
+    assert process.exitcode == 0
+
+
+def test_forks_that_all_hang_are_an_error_with_a_remedy(monkeypatch):
+    monkeypatch.setattr(worker, "_ANSWER_S", 0.1)
+    monkeypatch.setattr(worker.WorkerProcess, "run", lambda self: time.sleep(60))
+    with pytest.raises(OSError, match="3 loader workers in a row did not start .* DATA.LOADER_THREADS 0"):
+        worker.WorkerProcess().start()

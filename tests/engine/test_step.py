@@ -185,6 +185,18 @@ def test_too_many_skips_in_a_row_end_the_run_with_the_samples():
         update(step, [poisoned(1)])
 
 
+def test_too_many_skips_among_a_thousand_end_the_run_and_old_ones_do_not_count():
+    model = make_model()
+    step = TrainStep(model, make_sgd(model), forward_train, skip=SkipPolicy(10, 1))
+    update(step, [poisoned(1)], EventStorage(start_iter=5))
+    update(step, [make_batch(1)])
+    other = TrainStep(model, make_sgd(model), forward_train, skip=SkipPolicy(10, 1))
+    other.load_state_dict(step.state_dict())
+    update(other, [poisoned(1)], EventStorage(start_iter=1005))
+    with pytest.raises(FloatingPointError, match="2 of the newest 1000 updates .* in the last one, update 2004, loss_cls not finite"):
+        update(other, [poisoned(1)], EventStorage(start_iter=2004))
+
+
 def test_a_parameter_without_gradient_is_named_at_the_first_update(caplog):
     model = make_model()
     model.add_module("unused", nn.Linear(2, 2))

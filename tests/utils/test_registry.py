@@ -30,6 +30,14 @@ def test_a_name_is_registered_once():
         make().register("red")(float)
 
 
+@pytest.mark.parametrize("name", ["os.system", "subprocess.Popen", "tests.utils.test_registry.make"])
+def test_an_import_path_names_a_class_of_the_right_kind_and_nothing_else(name):
+    registry: Registry[type] = Registry("shape", "pet.shapes", Registry)
+    assert registry.find("pet.utils.registry.Registry") is Registry
+    with pytest.raises(TypeError, match="a config may name a class that derives from pet.utils.registry.Registry, this is"):
+        registry.find(name)
+
+
 def test_suggestions_ignore_case_and_stay_silent_when_nothing_is_near():
     assert nearest("BASE_lr", ["base_lr", "momentum"]) == ["base_lr"]
     assert did_you_mean("xyz", ["momentum"]) == ""

@@ -47,7 +47,7 @@ class VisionDataset(ABC):
         return f"{self.name}[{index}]"
 
 
-DATASETS: Registry[Callable[..., VisionDataset]] = Registry("data set TYPE", "pet.data.datasets")
+DATASETS: Registry[Callable[..., VisionDataset]] = Registry("data set TYPE", "pet.data.datasets", VisionDataset)
 
 
 def class_difference(first: VisionDataset, other: VisionDataset) -> str:

@@ -31,7 +31,7 @@ def read_json(path: Path) -> Entry:
     gc.disable()  # millions of new objects, none of them garbage: looking for some doubles the time
     try:
         content = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     finally:
         if collecting:

@@ -103,7 +103,7 @@ def _read_text(path: Path) -> list[Entry]:
 def _read_json(path: Path) -> list[Entry]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     items = content.items() if isinstance(content, dict) else [_json_item(path, n, item) for n, item in enumerate(content)]
     entries = []
