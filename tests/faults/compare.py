@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from pet.engine.checkpoint_file import read_checkpoint
+
 # Wall-clock times, and the length in bytes of a file that holds them.
 CLOCKS = frozenset({"time", "data_time", "offset"})
 # The config names the folder and the number of workers, which may differ.
@@ -50,8 +52,8 @@ def state_differences(one: Any, other: Any) -> list[str]:
 
 
 def checkpoint_differences(one: Path, other: Path) -> list[str]:
-    """Names of the parts that differ between two checkpoint files."""
-    return state_differences(*(torch.load(path, map_location="cpu", weights_only=True) for path in (one, other)))
+    """Names of the parts that differ between two checkpoints, files or folders."""
+    return state_differences(*(read_checkpoint(path) for path in (one, other)))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

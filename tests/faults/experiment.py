@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from tests.helpers import Start, cold_start, run_cli
+
 UPDATES, PER_EPOCH = 80, 10
+LIMIT_S = 300.0
 
 _CLS = """
 MISC: {DEVICE: cpu, DISPLAY_ITER: 4, SEED: 3}
@@ -63,7 +67,7 @@ SOLVER:
   SNAPSHOT_ITER: 3
   OPTIMIZER: {BASE_LR: 0.01}
   EMA: {ENABLED: True, DECAY: 0.95}
-  SCHEDULER: {TOTAL_ITERS: 40, POLICY: POLY, WARM_UP_ITERS: 5}
+  SCHEDULER: {TOTAL_ITERS: 20, POLICY: POLY, WARM_UP_ITERS: 5}
 MODEL:
   BACKBONE: cifar_resnet8
   BACKBONE_OPTIONS: {width: 8}
@@ -89,3 +93,30 @@ def write_experiment(folder: Path, domain: str = "tasks/cls") -> Path:
     path.parent.mkdir(parents=True)
     path.write_text(_YAML[domain], encoding="utf-8")
     return path
+
+
+def command(cfg: Path, folder: Path, nproc: int, workers: int, *options: str) -> list[str]:
+    """The launcher as a user types it: config, folder of the run, processes, loader workers of each, ``KEY VALUE`` words."""
+    words = ["--cfg", str(cfg), "--work-dir", str(folder), "DATA.LOADER_THREADS", str(workers), *options]
+    return ["tools/train_net_all.py", "--gpu_id", "cpu", "--nproc", str(nproc), *words]
+
+
+def without_launcher(command: list[str]) -> list[str]:
+    """The words of a ``command`` for the script itself."""
+    return command[command.index("--cfg") :]
+
+
+def reference(cfg: Path, folder: Path, nproc: int, *options: str, start: Start = cold_start) -> float:
+    """An uninterrupted run; returns the seconds its training took."""
+    done = run_cli(command(cfg, folder, nproc, 0, *options), timeout=LIMIT_S, start=start)
+    if done.returncode != 0:
+        raise RuntimeError(f"the uninterrupted run failed with status {done.returncode}\n{done.stdout}\n{done.stderr}")
+    seconds = re.search(r"Finished update \d+ in ([\d.]+) s", done.stdout)
+    assert seconds is not None, "the log does not say how long the training took"
+    return float(seconds[1])
+
+
+def ranks_of(launcher: int) -> list[int]:
+    """The processes that a launcher started."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children")
+    return [int(pid) for pid in children.read_text().split()] if children.exists() else []

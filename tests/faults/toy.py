@@ -20,7 +20,7 @@ from pet.data.datasets.base import VisionDataset
 from pet.data.loader import EvalLoader, TrainLoader
 from pet.data.structures import Batch, Sample
 from pet.data.transforms import build_transforms
-from pet.engine import setup
+from pet.engine import parallel, setup
 from pet.engine.evaluation import Evaluation, EvaluationSet
 from pet.engine.events import EventStorage
 from pet.engine.hooks.base import Hook, HookList, Phase
@@ -152,19 +152,20 @@ class KillAt(Hook):
 
 
 class TermAt(Hook):
-    """Sends this process a real SIGTERM in the middle of an update.
+    """Sends this process a real signal in the middle of an update.
 
     Args:
         update: when.
         rank: only this rank gets it; ``None``: every rank.
+        number: the signal.
     """
 
-    def __init__(self, update: int, rank: int | None = None) -> None:
-        self._update, self._rank = update, rank
+    def __init__(self, update: int, rank: int | None = None, number: int = signal.SIGTERM) -> None:
+        self._update, self._rank, self._number = update, rank, number
 
     def after_backward(self, storage: EventStorage) -> None:
         if storage.iteration == self._update and self._rank in (None, comm.get_rank()):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self._number)
 
 
 class Recorder(Hook):
@@ -220,6 +221,7 @@ def train(
     model: nn.Module = ToyModel(plain, unused)
     checkpointer = setup.build_checkpointer(cfg)
     model = checkpointer.load_model(model)
+    model = parallel.distribute(model, cfg, device)
     ema = build_ema(model, cfg.SOLVER.EMA)
     optimizer = checkpointer.load_optimizer(Optimizer(model, cfg.SOLVER.OPTIMIZER).build())
     dataset = ToyDataset()
@@ -227,7 +229,6 @@ def train(
     scheduler = checkpointer.load_scheduler(LearningRateScheduler(optimizer, cfg.SOLVER, loader.iter_per_epoch))
     if setup.is_finished(cfg, scheduler):
         return ToyRun(folder, -1, 0, model, dataset)
-    model = setup.distribute(model, cfg, device)
     test_loader = EvalLoader(ToyDataset(11), batch_size=2, world_size=comm.get_world_size(), rank=comm.get_rank(), num_workers=0)
     evaluation = Evaluation(model, [EvaluationSet("toy", test_loader, Score(on_eval_batch))], forward_test, device)
     domain = SimpleNamespace(forward_train=forward_train, make_train_data_loader=make_loader)
@@ -256,4 +257,5 @@ def make_loader(cfg: CfgNode, dataset: VisionDataset, start_iter: int) -> TrainL
         rank=comm.get_rank(),
         start_iter=start_iter,
         num_workers=cfg.DATA.LOADER_THREADS,
+        restart_workers=cfg.DATA.RESTART_WORKERS,
     )
