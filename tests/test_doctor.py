@@ -14,7 +14,7 @@ import pytest
 
 from pet import doctor
 from pet.utils.findings import FAIL, PASS, WARN
-from tests.helpers import REPOSITORY, run_cli
+from tests.helpers import REPOSITORY, fork_start, run_cli
 
 
 def named(findings: list) -> dict:
@@ -28,7 +28,7 @@ def _no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_answers_in_one_line_each(tmp_path: Path) -> None:
-    done = run_cli(["-m", "pet.doctor", "--json"], env={"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path)
+    done = run_cli(["-m", "pet.doctor", "--json"], env={"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path, start=fork_start)
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert done.returncode == 0, done.stdout
     assert set(rows) >= {"Python", "Pet", "packages", "PyTorch", "torchvision", "GPU", "CPU", "shared memory", "disk", "data"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -15,7 +16,7 @@ import numpy as np
 
 from pet.data.structures import Image
 from pet.utils.display import require_display
-from pet.utils.files import TEMPORARY
+from pet.utils.files import TEMPORARY, check_suffix, prepare_file
 from pet.utils.logger import LOGGER, logging_rank
 from pet.visualization.window import close_windows, show_picture
 
@@ -29,6 +30,8 @@ VIDEO_EXTENSIONS = frozenset(
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 _UNKNOWN_FPS = 25.0
 _PROGRESS = 100  # frames
+_RESERVE = 16 * 2**20  # bytes that stay free for what a format writes at the end
+_BLOCK = 2**20  # bytes, more than a library writes at once
 
 
 class FrameReader(ABC):
@@ -221,18 +224,22 @@ def _not_a_video(path: str) -> ValueError:
 class VideoWriter:
     """Writes frames to a video file; the file appears when it is complete. Use it in a ``with``.
 
-    An exception inside the ``with`` leaves no file; Ctrl-C leaves what was written until then, because that is how one ends a
-    recording.
+    An exception inside the ``with`` leaves no file; Ctrl-C and a disk that fills up leave what was written until then, because
+    Ctrl-C is how one ends a recording.
 
     Args:
         path: ``.mp4``, ``.m4v``, ``.mov``, ``.mkv`` (MPEG-4) or ``.avi`` (Motion JPEG); its folder is made.
         fps: frames a second.
         size: (height, width) of the frames.
+
+    Raises:
+        ValueError: the suffix is none of these.
+        OSError: the file cannot be written, or there is no space for it any more.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float, size: tuple[int, int]) -> None:
-        self.path, self.size, self.num_frames = check_video_path(path), size, 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.size, self.num_frames, self._keep = check_video_path(path), size, 0, False
+        prepare_file(self.path)
         self._temporary = self.path.with_name(f"{self.path.stem}{TEMPORARY}{os.getpid()}{self.path.suffix}")
         code = cv2.VideoWriter_fourcc(*_CODECS[self.path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._temporary), code, fps, (size[1], size[0]))
@@ -244,6 +251,9 @@ class VideoWriter:
         """Add a frame (H, W, 3) uint8 RGB."""
         if frame.shape != (*self.size, 3) or frame.dtype != np.uint8:
             raise ValueError(f"a frame of {self.path} is {(*self.size, 3)} uint8, not {frame.shape} {frame.dtype}")
+        if shutil.disk_usage(self.path.parent).free < _RESERVE:
+            self._keep = True
+            raise self._full(f"the disk is full; the {self.num_frames} frames until here are in the file")
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.num_frames += 1
 
@@ -252,18 +262,37 @@ class VideoWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._writer.release()
-        if self.num_frames and (kind is None or issubclass(kind, KeyboardInterrupt)):
-            os.replace(self._temporary, self.path)
-        else:
+        try:
+            if self.num_frames and (kind is None or self._keep or issubclass(kind, KeyboardInterrupt)):
+                self._check_space()
+                os.replace(self._temporary, self.path)
+        finally:
             self._temporary.unlink(missing_ok=True)
+
+    def _check_space(self) -> None:
+        """OpenCV does not tell when it could not write; where the file can grow no more, its end may be missing."""
+        try:
+            with open(self._temporary, "r+b") as handle:
+                size = handle.seek(0, os.SEEK_END)
+                handle.write(bytes(_BLOCK))
+                handle.flush()
+                os.fsync(handle.fileno())
+                handle.truncate(size)
+        except OSError as error:
+            raise self._full(error.strerror) from error
+
+    def _full(self, text: str) -> OSError:
+        free = shutil.disk_usage(self.path.parent).free / 2**20
+        return OSError(
+            f"cannot write the video {self.path}: {text}, {free:.0f} MiB free in {self.path.parent}. Free some space, or name a "
+            "file on another disk"
+        )
 
 
 def check_video_path(path: str | os.PathLike[str]) -> Path:
     """The path of a video to be written; ``ValueError`` if its suffix names no format that can be."""
-    path = Path(path)
-    if path.suffix.lower() not in _CODECS:
-        raise ValueError(f"{path}: the suffix says the format and must be one of {', '.join(_CODECS)}, not '{path.suffix}'")
-    return path
+    check_suffix(path, _CODECS)
+    return Path(path)
 
 
 def annotate_video(

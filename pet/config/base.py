@@ -25,8 +25,30 @@ MISC: dict[str, Any] = {
     "SEED": key(0, "seed of weights, order and augmentation", low=0),
     "DISPLAY_ITER": key(20, "updates between two log lines", low=1, unit="updates"),
     "STOP_CHECK_ITER": key(0, "updates between two agreements of all ranks whether to stop (one process: every update); 0: DISPLAY_ITER", low=0, unit="updates"),
+    "PREEMPT": {
+        "SIGNAL": key("USR1", "the warning a scheduler gives before it ends the job; like SIGTERM it saves and stops, and in a Slurm job it also requeues", choices=("USR1", "USR2", "TERM")),
+        "REQUEUE": key("auto", "requeue the Slurm job after the warning, once the checkpoint is complete; auto: where this is a Slurm job; True: refuse to start elsewhere", type=object, choices=(True, False, "auto")),
+    },
     "DIST_TIMEOUT": key(600, "seconds after which a collective that misses a rank is an error", low=1, unit="s"),
+    "RDZV_TIMEOUT": key(300, "seconds to wait at the start until all processes and machines have come", low=1, unit="s"),
     "FIND_UNUSED_PARAMETERS": key(False, "allow parameters without a gradient in distributed training (slower)"),
+    "LOG_SAMPLE_IDS": key(False, "write a hash of the ids of the samples of every update into the log file, to compare runs"),
+    "PARALLEL": {
+        "TYPE": key("ddp", "several processes: ddp (DistributedDataParallel, each has the whole model) or fsdp (fully_shard: parameters, gradients and optimizer state are spread over them)", choices=("ddp", "fsdp")),
+        "BUFFERS": key("broadcast", "running statistics of BatchNorm: broadcast (those of rank 0, at a save and an evaluation), average (their mean, after every update), none (each process keeps its own)", choices=("broadcast", "average", "none")),
+        "BUCKET_CAP_MB": key(25.0, "ddp: gradients that are exchanged at a time", above=0.0, unit="MiB"),
+        "STATIC_GRAPH": key(False, "ddp: every update uses the same parts of the model, which may leave parameters out"),
+        "COMM_HOOK": key("none", "ddp: gradients are exchanged as they are, in half precision, or as products of small matrices; approximate", choices=("none", "fp16", "bf16", "powersgd")),
+        "POWERSGD": {
+            "RANK": key(1, "width of the small matrices of powersgd", low=1),
+            "START_ITER": key(1000, "exchanges of whole gradients before powersgd begins", low=2, unit="updates"),
+        },
+        "FSDP": {
+            "SHARD": key((), "modules that are gathered at a time: patterns of names, e.g. backbone.body.layer4.*, or class names; empty: blocks of the backbone, neck, heads", element=str),
+            "RESHARD_AFTER_FORWARD": key(True, "let gathered parameters go after the forward pass and gather them again for the backward pass; False: more memory, less traffic"),
+            "MIXED_PRECISION": key(False, "gather parameters in the type of SOLVER.AMP: half the traffic and memory; not for models with batch normalisation"),
+        },
+    },
     "COMPILE": key(False, "compile the model with torch.compile"),
     "CONV1_RGB2BGR": key(False, "flip the input channels of the first convolution of loaded weights"),
     "DRY_RUN": key(False, "build everything, say what would happen, and end before the first update (--dry-run)"),
@@ -79,6 +101,7 @@ DATA: dict[str, Any] = {
     },
     "OVERFIT_BATCHES": key(0, "train on the batches of this many first updates again and again, and evaluate on their pictures (--overfit-batch); 0: off", low=0, unit="batches"),
     "LOADER_THREADS": key(-1, "worker processes of the loader for each process; -1: min(4, cores / processes), 0: load in the main process", low=-1, high=256),
+    "RESTART_WORKERS": key(0, "how often a loader starts its workers anew after one died, at the same sample; 0: the run ends", low=0, high=1000),
     "PREFETCH": key(2, "batches each worker prepares in advance", low=1, high=64, unit="batches"),
     "SAMPLER": {
         "TYPE": key("shuffle", "order of the training data: a new permutation each epoch; as stored; or rare classes repeated (RFTSAMPLER) in a new permutation", choices=("shuffle", "sequential", "repeat_factor")),
@@ -180,6 +203,7 @@ SOLVER: dict[str, Any] = {
     "SNAPSHOT_EPOCHS": key(1, "epochs between checkpoints", type=int, low=1, optional=True, unit="epochs"),
     "SNAPSHOT_ITER": key(0, "updates between checkpoints when SNAPSHOT_EPOCHS is None; 0: only at the end", low=0, unit="updates"),
     "SNAPSHOT_KEEP": key(2, "newest checkpoints to keep; 0: all", low=0, unit="files"),
+    "SNAPSHOT_ASYNC": key(True, "write checkpoints in the background, from a copy in host memory; False: the run waits for the disk"),
     "ACCUMULATE": key(1, "micro-batches of one update; each process computes BATCH_SIZE / processes / ACCUMULATE images at a time", low=1),
     "BASE_BATCH_SIZE": key(0, "batch size that BASE_LR is meant for; --auto-scale-lr multiplies BASE_LR by BATCH_SIZE / BASE_BATCH_SIZE; 0: unknown", low=0, unit="images"),
     "OPTIMIZER": {
@@ -215,7 +239,7 @@ SOLVER: dict[str, Any] = {
         "WARM_UP_ITERS": key(0, "length of the warm-up when WARM_UP_EPOCHS is None", low=0, unit="updates"),
         "WARM_UP_FACTOR": key(0.1, "learning rate at the start of the warm-up, relative", low=0.0, high=1.0),
         "WARM_UP_METHOD": key("LINEAR", "rising from the factor, or staying at it", choices=("LINEAR", "CONSTANT")),
-        "LOG_LR_CHANGE_THRESHOLD": key(1.1, "log a change of the learning rate by more than this ratio after the warm-up", low=1.0),
+        "LOG_LR_CHANGE_THRESHOLD": key(1.1, "log a step of the learning rate by more than this ratio after the warm-up", low=1.0),
         "ONECYCLE": {
             "PCT_START": key(0.3, "share of the updates in which the rate rises", above=0.0, high=1.0),
             "DIV_FACTOR": key(25.0, "BASE_LR / rate at the start", above=0.0),
@@ -233,8 +257,10 @@ SOLVER: dict[str, Any] = {
         "WARM_UP": key(True, "start with a smaller decay: min(DECAY, (1 + n) / (10 + n)) after n updates"),
     },
     "NON_FINITE": {
-        "POLICY": key("raise", "a loss that is NaN or infinite: stop, or skip the update on all ranks (checks every update)", choices=("raise", "skip")),
+        "POLICY": key("raise", "a loss that is NaN or infinite: stop; skip the update on all ranks (checks every update); or roll back to the newest checkpoint (checks on log steps), see docs/reliability.md", choices=("raise", "skip", "rollback")),
         "MAX_SKIPS": key(10, "skipped updates in a row after which skip stops as well", low=1, unit="updates"),
+        "MAX_SKIPS_PER_1000": key(100, "skipped updates among the newest 1,000; with more of them skip stops as well", low=1, high=1000, unit="updates"),
+        "MAX_ROLLBACKS": key(3, "rollbacks of a run after which rollback stops as well", low=1),
     },
 }
 

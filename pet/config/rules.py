@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def check_shared(cfg: CfgNode) -> list[Problem]:
     """Problems of the keys every domain shares; each names the keys it depends on."""
     rules = (
         _units, _length, _steps, _warm_up, _accumulation, _early_stopping, _pixels, _normalisation, _ranges, _scales, _views,
-        _catalog, _backbone, _hooks,
+        _catalog, _backbone, _hooks, _parallel,
     )  # fmt: skip
     return [problem for rule in rules for problem in rule(cfg)]
 
@@ -228,3 +229,52 @@ def _backbone(cfg: CfgNode) -> list[Problem]:
 def _hooks(cfg: CfgNode) -> list[Problem]:
     wrong = [entry for entry in cfg.MISC.HOOKS if not isinstance(entry.get("TYPE"), str)]
     return [Problem("MISC.HOOKS", f'{show(entry)} has no TYPE, e.g. {{TYPE: "my_pkg.my_hooks.GradNorm"}}') for entry in wrong]
+
+
+def _parallel(cfg: CfgNode) -> list[Problem]:
+    """What torch would refuse, or compute wrongly, once the processes run."""
+    misc, solver = cfg.MISC, cfg.SOLVER
+    options, name, clip = misc.PARALLEL, "MISC.PARALLEL", solver.OPTIMIZER.CLIP_GRADIENTS
+    sharded, low_rank = options.TYPE == "fsdp", options.COMM_HOOK == "powersgd"
+    rules = (
+        (sharded and misc.COMPILE, "MISC.COMPILE", "does not work with fsdp; set it False", f"{name}.TYPE"),
+        (sharded and options.STATIC_GRAPH, f"{name}.STATIC_GRAPH", "is an option of ddp; set it False", f"{name}.TYPE"),
+        (sharded and options.COMM_HOOK != "none", f"{name}.COMM_HOOK", "is an option of ddp; set it none", f"{name}.TYPE"),
+        (
+            options.STATIC_GRAPH and solver.ACCUMULATE > 1,
+            f"{name}.STATIC_GRAPH",
+            "fails inside torch with several micro-batches; set SOLVER.ACCUMULATE 1, or it False",
+            "SOLVER.ACCUMULATE",
+        ),
+        (
+            options.STATIC_GRAPH and misc.FIND_UNUSED_PARAMETERS,
+            f"{name}.STATIC_GRAPH",
+            "finds unused parameters by itself; set MISC.FIND_UNUSED_PARAMETERS False",
+            "MISC.FIND_UNUSED_PARAMETERS",
+        ),
+        (
+            low_rank and solver.NON_FINITE.POLICY != "raise",
+            f"{name}.COMM_HOOK",
+            "powersgd keeps what it left out for the next update, NaN too, so such an update cannot be skipped; use fp16 or bf16",
+            "SOLVER.NON_FINITE.POLICY",
+        ),
+        (
+            low_rank and solver.AMP.ENABLED and solver.AMP.DTYPE != "bfloat16",
+            f"{name}.COMM_HOOK",
+            "powersgd cannot be used with loss scaling, whose overflows it would keep; set SOLVER.AMP.DTYPE bfloat16",
+            "SOLVER.AMP.DTYPE",
+        ),
+        (
+            sharded and clip.ENABLED and clip.CLIP_TYPE != "value" and math.isinf(clip.NORM_TYPE),
+            "SOLVER.OPTIMIZER.CLIP_GRADIENTS.NORM_TYPE",
+            "inf does not work with fsdp, where a process may hold nothing of a small parameter; use 2.0",
+            f"{name}.TYPE",
+        ),
+        (
+            options.FSDP.MIXED_PRECISION and not solver.AMP.ENABLED,
+            f"{name}.FSDP.MIXED_PRECISION",
+            "takes its type from SOLVER.AMP; set SOLVER.AMP.ENABLED True",
+            "SOLVER.AMP.ENABLED",
+        ),
+    )
+    return [Problem(key, message, related=(other,)) for broken, key, message, other in rules if broken]

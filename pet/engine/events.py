@@ -266,6 +266,17 @@ class EventStorage:
                     bad.setdefault(iteration, []).append(name)
         self.non_finite += [NonFinite(iteration, rank, tuple(bad[iteration])) for iteration in sorted(bad)]
 
+    def forget_non_finite(self) -> None:
+        """Take NaN and infinite values out of the log, after the weights that made them are gone."""
+        self.non_finite.clear()
+        self._smoothed = {}
+        for name, history in list(self._histories.items()):
+            kept = [pair for pair in history.values() if math.isfinite(pair[0])]
+            if len(kept) < len(history):
+                del self._histories[name]
+            if 0 < len(kept) < len(history):
+                self._history_of(name).extend(*zip(*kept, strict=True))
+
     def _history_of(self, name: str) -> HistoryBuffer:
         if name not in self._histories:
             self._histories[name] = HistoryBuffer(self.log_period)

@@ -6,9 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pet.config import CfgNode
+from pet.config.loader import load_text
 from pet.config.node import COMMAND_LINE
 from pet.config.rules import EPOCHS_OR_ITERS
 from pet.utils.metrics_file import read_rows
@@ -63,7 +62,8 @@ def check_resumed(cfg: CfgNode, then: str) -> None:
     Raises:
         ValueError: DATA.OVERFIT_BATCHES differs.
     """
-    before, now = (yaml.safe_load(then) or {}).get("DATA", {}).get("OVERFIT_BATCHES", 0), cfg.DATA.OVERFIT_BATCHES
+    saved = load_text(then, "the config in the checkpoint").data
+    before, now = (saved.get("DATA") or {}).get("OVERFIT_BATCHES", 0), cfg.DATA.OVERFIT_BATCHES
     if before != now:
         kinds = [f"{FLAG} {count}" if count else f"without {FLAG}" for count in (before, now)]
         raise ValueError(

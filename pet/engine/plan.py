@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pet.config import CfgNode
-from pet.engine import checkpoint_file
+from pet.engine import checkpoint_file, interruption
 
 _scratch: list[Path] = []
 
@@ -56,6 +53,7 @@ def use_scratch_folder(cfg: CfgNode) -> None:
     """Let a dry run write into a temporary folder of this process, and continue what the real folder holds."""
     folder, scratch = cfg.MISC.CKPT, Path(tempfile.mkdtemp(prefix="pet_dry_run_"))
     _scratch.append(scratch)
+    interruption.before_leaving(remove_scratch_folders)
     start = resumable(cfg)
     if start:
         cfg.set("TRAIN.RESUME_FROM", str(Path(start).absolute()), "--dry-run: the newest checkpoint of the run")
@@ -71,21 +69,9 @@ def remove_scratch_folders() -> None:
 # ----------------------------------------------------------------------------------------------------------- estimates
 
 
-def tensors_in(state: Any) -> Iterator[torch.Tensor]:
-    """All tensors of a nested state."""
-    if isinstance(state, torch.Tensor):
-        yield state
-    elif isinstance(state, Mapping):
-        for value in state.values():
-            yield from tensors_in(value)
-    elif isinstance(state, (list, tuple)):
-        for value in state:
-            yield from tensors_in(value)
-
-
 def mib(state: Any) -> float:
     """Size of all tensors of a nested state in MiB."""
-    return sum(tensor.nbytes for tensor in tensors_in(state)) / 2**20
+    return checkpoint_file.size_of(state) / 2**20
 
 
 def planned_files(cfg: CfgNode, updates: int, iter_per_epoch: int) -> int:

@@ -20,15 +20,16 @@ import torch
 
 from pet.config import CfgNode
 from pet.engine import overfit, setup
-from pet.engine.checkpoint_file import read_checkpoint
+from pet.engine.checkpoint_file import read_checkpoint, tensors_in
 from pet.engine.checkpointer import CheckPointer
 from pet.engine.evaluation import Evaluation, results_text
 from pet.engine.events import EventStorage
 from pet.engine.hooks.build import RunParts, build_train_hooks
 from pet.engine.launch import EXIT_FAILED, EXIT_OK, check_shares
-from pet.engine.plan import existing_parent, planned_files, resumable, tensors_in
+from pet.engine.plan import existing_parent, planned_files, resumable
 from pet.engine.ranks import adopt_launcher
 from pet.utils import comm
+from pet.utils.files import disk_size
 from pet.utils.findings import FAIL, PASS, SKIP, WARN, Doubt, Finding, NeedsError, attempt, describe_error
 from pet.utils.labels import compare_names
 from pet.utils.logger import LOGGER, logging_rank, process_rank, setup_logging
@@ -182,7 +183,7 @@ class Preflight:
             return "one, which needs no port"
         device = setup.choose_device(self._cfg.MISC.DEVICE)
         try:
-            comm.init_distributed(device, self._cfg.MISC.DIST_TIMEOUT)
+            comm.init_distributed(device, self._cfg.MISC.DIST_TIMEOUT, self._cfg.MISC.RDZV_TIMEOUT)
             devices = comm.all_gather(str(device))
         finally:
             comm.shutdown_distributed()
@@ -357,7 +358,8 @@ class Preflight:
     def _disk(self) -> str:
         size, scheduler, loader = self._need("a checkpoint"), self._need("the schedule"), self._need("the loader")
         folder = Path(self._cfg.MISC.CKPT)
-        there = sum(path.stat().st_size for path in folder.glob("model_*.pth") if not path.is_symlink())
+        stored = [path for path in folder.glob("model_*") if not path.is_symlink() and path.suffix in (".pth", ".dcp")]
+        there = sum(disk_size(path) for path in stored)
         count = planned_files(self._cfg, scheduler.max_iter, loader.iter_per_epoch)
         free = shutil.disk_usage(existing_parent(folder)).free
         needed = max(size * count - there, size)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import Tensor
 
+from pet.config import ConfigError
+from pet.config.loader import load_text
 from pet.engine.weights import SAFETENSORS, averages_in, choose_weights, read_content
 from pet.utils.files import atomic_write, prepare_file
 
@@ -87,8 +88,8 @@ def _tests_averages(meta: Mapping[str, Any]) -> bool:
     config = meta.get("config")
     if isinstance(config, str):
         try:
-            config = yaml.safe_load(config)
-        except yaml.YAMLError:  # such as the Python text of another framework
+            config = load_text(config, "config").data
+        except ConfigError:  # such as the Python text of another framework
             return True
     return bool(_mapping(_mapping(config).get("EVAL")).get("EMA", True))
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
 from pet.config import CfgNode
+from pet.config.loader import load_text
 from pet.utils.logger import LOGGER, logging_rank
 
 # What only the start of a run reads.
@@ -45,8 +44,7 @@ class DataPosition:
 
 def report_config_changes(cfg: CfgNode, then: str) -> None:
     """Log every key that differs from the config text in the checkpoint; the present values are used."""
-    before = _flatten(yaml.safe_load(then) or {})
-    now = _flatten(yaml.safe_load(cfg.dump_resolved()) or {})
+    before, now = (_flatten(load_text(text, "the config in the checkpoint").data) for text in (then, cfg.dump_resolved()))
     changed = [
         (key, before.get(key), now.get(key)) for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
     ]

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, pstdev
 
-import yaml
-
+from pet.config.loader import load_file
 from pet.utils.metrics_file import Row
 
 
@@ -79,5 +78,4 @@ def batch_of_run(folder: Path) -> int:
     path = folder / "config.yaml"
     if not path.is_file():
         return 0
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return int(config["TRAIN"]["BATCH_SIZE"])
+    return int(load_file(path).data["TRAIN"]["BATCH_SIZE"])

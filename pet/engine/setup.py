@@ -22,15 +22,16 @@ from torch import nn
 
 from pet.config import CfgNode, domain_header, read_domain_header
 from pet.config.explain import help_config
-from pet.engine import events, overfit, plan
+from pet.engine import events, interruption, overfit, plan, requeue
 from pet.engine.arguments import UsageError, build_cfg, is_config_word, overrides, parse_args
 from pet.engine.arguments import add_train_arguments as add_train_arguments
 from pet.engine.arguments import default_argument_parser as default_argument_parser
 from pet.engine.checkpointer import CheckPointer, get_weights, read_resumable
 from pet.engine.evaluation import Evaluation, EvaluationSet
 from pet.engine.events import EventStorage
+from pet.engine.heartbeat import open_pulse
 from pet.engine.launch import EXIT_FAILED, EXIT_OK, EXIT_USAGE, find_domain
-from pet.engine.ranks import adopt_launcher
+from pet.engine.ranks import adopt_launcher, rank_in_environment
 from pet.engine.record import close_record, open_record
 from pet.engine.resume import report_config_changes
 from pet.engine.step import SkipPolicy, TrainStep, make_clip
@@ -38,6 +39,7 @@ from pet.utils import comm, env
 from pet.utils.files import atomic_json, atomic_text
 from pet.utils.findings import InputError
 from pet.utils.logger import LOGGER, log_file, logging_rank, setup_logging
+from pet.utils.rendezvous import MeetingError
 from pet.utils.rng import seed_everything
 from pet.utils.suggest import did_you_mean
 
@@ -45,6 +47,9 @@ _ARCHIVED = (
     *("metrics.json", "classes.json", "best.json", "finished.json", "run.json", "report.html"),
     *("tensorboard_log", "vis", "config.yaml", "log", "test"),
 )
+
+# A mistake that all ranks find is told once: rank 0 ends first, and whoever started the ranks then stops the others.
+_RANK_0_FIRST_S = 5.0
 
 LESS_MEMORY = (
     "The device has too little memory. Raise SOLVER.ACCUMULATE (the same batch in smaller parts), lower TRAIN.BATCH_SIZE, "
@@ -62,6 +67,7 @@ def load_cfg(
     cfg = build_cfg(get_base_cfg, infer_cfg, args.cfg, overrides(args), args)
     if getattr(args, "dry_run", False):
         plan.use_scratch_folder(cfg)
+    requeue.continue_own_run(cfg)
     cfg.freeze()
     if args.explain is not None or args.help_config is not None:
         print(cfg.explain(args.explain) if args.explain is not None else help_config(cfg, args.help_config))
@@ -78,11 +84,13 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -
         get_weights(cfg.MISC.CKPT, cfg.TEST.WEIGHTS)  # nothing to test: say so before a folder is made
     elif cfg.TRAIN.RESUME_FROM:
         read_resumable(cfg.TRAIN.RESUME_FROM)  # before an earlier run in the folder is moved aside
-    adopt_launcher(args.launcher)
+    warning = requeue.describe_requeue(cfg) if mode == "train" else ""
+    adopt_launcher(args.launcher, args.dist_port)
     if args.local_rank:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     device = choose_device(cfg.MISC.DEVICE)
-    comm.init_distributed(device, cfg.MISC.DIST_TIMEOUT)
+    comm.init_distributed(device, cfg.MISC.DIST_TIMEOUT, cfg.MISC.RDZV_TIMEOUT)
+    open_pulse(["what comes before the training"], comm.timeout_s())
     folder = Path(cfg.MISC.CKPT)
     _prepare_together(folder, keep=mode != "train" or _continues_run_in(folder, cfg.TRAIN))
     log = None if cfg.MISC.DRY_RUN else folder / "log" / f"{mode}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}.txt"
@@ -92,7 +100,9 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace, mode: str = "train") -
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = cfg.MISC.CUDNN and not cfg.MISC.DETERMINISTIC
-    _log_first_page(cfg, device, folder)
+    _log_first_page(cfg, device, folder, mode)
+    if warning:
+        logging_rank(warning)
     return device
 
 
@@ -111,6 +121,7 @@ def write_config(cfg: CfgNode, args: argparse.Namespace, data_report: str = "") 
     atomic_text(folder / "config.yaml", cfg.dump_resolved(domain_header(domain, args.cfg)))
     start = {
         "command": env.command(),
+        "starters": [*requeue.starters()],
         "log": os.path.relpath(log_file(), folder) if log_file() else "",
         "environment": _describe_environment(cfg, choose_device(cfg.MISC.DEVICE), folder),
         "changed": [[key, repr(default), repr(value), origin] for key, default, value, origin in cfg.diff_from_defaults()],
@@ -135,9 +146,11 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(f"MISC.DEVICE is {name}, which cannot be used on this machine; usable: {usable}")
     if name != "cuda":
         return torch.device(name)
-    local_rank = comm.get_local_rank()
-    if local_rank >= torch.cuda.device_count():
-        raise ValueError(f"process {local_rank} of this machine has no GPU of its own: {torch.cuda.device_count()} are visible")
+    local_rank, count = comm.get_local_rank(), torch.cuda.device_count()
+    if count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        local_rank = 0  # Slurm and MPI can show each process a GPU of its own; torchrun shows all of them to every process
+    if local_rank >= count:
+        raise ValueError(f"process {local_rank} of this machine has no GPU of its own: {count} are visible")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 
@@ -170,11 +183,14 @@ def prepare_folder(folder: Path, keep: bool) -> None:
         probe.write_bytes(b"pet")
         probe.unlink()
     except OSError as error:
+        lost = folder.is_symlink() and not folder.exists()
+        reason = f"it is a link to {os.readlink(folder)}, which does not exist" if lost else error.strerror
         raise type(error)(
             error.errno,
-            f"the folder of the run cannot be used: {folder}: {error.strerror}. Set MISC.CKPT or --work-dir to a writable folder",
+            f"the folder of the run cannot be used: {folder}: {reason}. Set MISC.CKPT or --work-dir to a writable folder",
         ) from error
-    earlier = [*folder.glob("model_*.pth*")] + [folder / name for name in _ARCHIVED if (folder / name).exists()]
+    earlier = [*folder.glob("model_*.pth*"), *folder.glob("model_*.dcp")]
+    earlier += [folder / name for name in _ARCHIVED if (folder / name).exists()]
     if keep or not any(path.suffix == ".pth" for path in earlier):
         return
     aside = folder / f"previous_{time.strftime('%Y%m%d_%H%M%S')}"
@@ -200,15 +216,16 @@ def _describe_environment(cfg: CfgNode, device: torch.device, folder: Path) -> l
     return lines
 
 
-def _log_first_page(cfg: CfgNode, device: torch.device, folder: Path) -> None:
+def _log_first_page(cfg: CfgNode, device: torch.device, folder: Path, mode: str) -> None:
     lines = [f"Command: {env.command()}", *_describe_environment(cfg, device, folder)]
     rate = cfg.origin("SOLVER.OPTIMIZER.BASE_LR")
     if rate.startswith("--auto-scale-lr"):
         lines.append(rate)
     changed = [f"  {key} = {value!r}  ({origin})" for key, _, value, origin in cfg.diff_from_defaults()]
-    lines.append(
-        f"{len(changed)} config values differ from the defaults; they are in {log_file() or 'the log'} and in config.yaml"
-    )
+    places = [str(log_file() or ""), "config.yaml" if mode == "train" and not cfg.MISC.DRY_RUN else ""]
+    where = " and in ".join(filter(None, places))
+    told = f"they are in {where}" if where else "--explain KEY says where one was set"
+    lines.append(f"{len(changed)} config values differ from the defaults; {told}")
     logging_rank("\n".join(lines))
     logging_rank("Config, where it differs from the defaults:\n" + "\n".join(changed), logging.DEBUG)
 
@@ -230,22 +247,6 @@ def amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if has_bfloat16 else torch.float16
 
 
-def distribute(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Module:
-    """Wrap the model: compile, then DistributedDataParallel; files keep the keys of the bare module."""
-    if cfg.MISC.COMPILE:
-        model = torch.compile(model)  # type: ignore[assignment]
-    if comm.get_world_size() > 1:
-        if device.type != "cuda" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-            raise ValueError(f"MODEL.NORM SyncBN joins several processes on GPUs only, not on {device.type}; set MODEL.NORM BN")
-        model = nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            find_unused_parameters=cfg.MISC.FIND_UNUSED_PARAMETERS,
-            gradient_as_bucket_view=True,
-        )
-    return model
-
-
 # ------------------------------------------------------------------------------------------------------------ training
 
 
@@ -260,6 +261,8 @@ def build_checkpointer(cfg: CfgNode) -> CheckPointer:
         keep=cfg.SOLVER.SNAPSHOT_KEEP,
         allow_mismatch=cfg.TRAIN.ALLOW_MISMATCH,
         meta=meta,
+        asynchronous=cfg.SOLVER.SNAPSHOT_ASYNC,
+        share_buffers=cfg.MISC.PARALLEL.BUFFERS != "none",
     )
     if checkpointer.resume:
         overfit.check_resumed(cfg, checkpointer.checkpoint["meta"]["config"])
@@ -282,7 +285,7 @@ def build_step(
         amp_dtype=amp_dtype(cfg, device),
         init_scale=cfg.SOLVER.AMP.INIT_SCALE,
         clip=make_clip(clip.CLIP_TYPE, clip.CLIP_VALUE, clip.NORM_TYPE) if clip.ENABLED else None,
-        skip=SkipPolicy(guard.MAX_SKIPS) if guard.POLICY == "skip" else None,
+        skip=SkipPolicy(guard.MAX_SKIPS, guard.MAX_SKIPS_PER_1000) if guard.POLICY == "skip" else None,
     )
 
 
@@ -301,7 +304,8 @@ def build_evaluation(cfg: CfgNode, model: nn.Module, domain: Any, device: torch.
         visualizer = partial(domain.build_visualizer, cfg, dataset, evaluator) if cfg.VIS.ENABLED else None
         sets.append(EvaluationSet(name, domain.make_test_data_loader(cfg, dataset), evaluator, visualizer))
     _check_best(cfg.EVAL.BEST.METRIC, sets)
-    return Evaluation(model, sets, domain.forward_test, device, amp_dtype(cfg, device))
+    share_buffers = cfg.MISC.PARALLEL.BUFFERS != "none"
+    return Evaluation(model, sets, domain.forward_test, device, amp_dtype(cfg, device), share_buffers)
 
 
 def _check_best(metric: str, sets: Sequence[EvaluationSet]) -> None:
@@ -364,10 +368,14 @@ def finish(
         atomic_json(folder / "finished.json", record)
     ending = {"status": "stopped" if status else "finished", "reason": reason, "updates": storage.last_update}
     close_record(folder, {**ending, "seconds": storage.loop_seconds, "hooks": storage.hook_seconds})
+    if storage.stop is not None and status:
+        requeue.requeue_after(storage.stop, cfg)
     report_run(cfg)
     if status:
         logging_rank(f"Saved update {storage.last_update}. {resume_hint()}")
         logging_rank(f"Not finished: {reason}")
+        # Whoever started the ranks stops all of them when the first leaves with such a status.
+        comm.broadcast(None, patient=True)
         return status
     if cfg.DATA.OVERFIT_BATCHES and comm.is_main_process():
         logging_rank(overfit.verdict(cfg))
@@ -399,6 +407,8 @@ def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     status = EXIT_FAILED
     try:
         status = main(args)
+    except MeetingError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
     except InputError as error:
         status = _report_wrong_input(error) if events.started() else _report_wrong_start(error)
     except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
@@ -411,14 +421,16 @@ def run_main(main: Callable[[argparse.Namespace], int], parser: argparse.Argumen
         LOGGER.error(f"interrupted during the {running}" if running else "interrupted before the start; nothing was changed")
         status = 128 + signal.SIGINT
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if env.is_out_of_memory(error) and not any("memory ran out" in note for note in getattr(error, "__notes__", ())):
             error.add_note(LESS_MEMORY)
         if events.started():
             _record_failure(error)
         raise
     finally:
-        comm.shutdown_distributed()
         plan.remove_scratch_folders()
+        interruption.release()
+    # Not after an exception: the others would notice at once, and what they say about it be recorded before its cause.
+    comm.shutdown_distributed()
     sys.exit(status)
 
 
@@ -446,6 +458,9 @@ def _report_wrong_start(error: Exception) -> int:
     """Something is wrong before the first update: the message on the console, the traceback in the log file."""
     LOGGER.debug("%s", "".join(traceback.format_exception(error)))
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if rank := rank_in_environment():
+        time.sleep(_RANK_0_FIRST_S)
+        message = f"rank {rank}: {message}"
     print(f"error: {message}", file=sys.stderr, flush=True)
     where = f" Traceback: {log_file()}" if log_file() else ""
     print(f"Nothing was started.{where}", file=sys.stderr, flush=True)

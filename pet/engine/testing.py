@@ -111,10 +111,10 @@ def build_test_sets(cfg: CfgNode, args: argparse.Namespace, domain: Any, folder:
     if not cfg.TEST.DATASETS:
         raise ValueError("TEST.DATASETS is empty: name the data sets to test on, e.g. TEST.DATASETS \"('my_val',)\"")
     datasets = [domain.build_dataset(cfg, is_train=False, names=(name,)) for name in cfg.TEST.DATASETS]
-    count, whole = len(datasets), bool(args.out or args.save_preds or args.format_only)
+    given = output_prefixes(args.eval_options)
+    count, whole = len(datasets), bool(args.out or args.save_preds or args.format_only or given)
     saved = folder / f"{get_weights(cfg.MISC.CKPT, cfg.TEST.WEIGHTS).stem}_predictions.pkl"
     out = args.out or (saved if args.save_preds else folder / "predictions.json")
-    given = output_prefixes(args.eval_options)
     prefix = given.get("outfile_prefix") or given.get("jsonfile_prefix")
     texts = given.get("txtfile_prefix") or prefix
     sets = []
@@ -128,6 +128,11 @@ def build_test_sets(cfg: CfgNode, args: argparse.Namespace, domain: Any, folder:
         raise ValueError(
             "--eval-options txtfile_prefix is the folder of the text files of Cityscapes, which only the metric cityscapes "
             "writes: add it to EVAL.METRICS, or name the other files of predictions with jsonfile_prefix"
+        )
+    if given and not any(getattr(part.evaluator, "writes_files", True) for part in sets):
+        raise ValueError(
+            f"--eval-options {next(iter(given))} names files in the formats of other tools, and these metrics write none: "
+            "--out FILE writes the predictions"
         )
     for part in sets:
         if args.out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,9 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from pet.engine.checkpoint_file import DamagedCheckpoint, read_checkpoint, verify_digest
+from pet.utils.files import file_digest
 
 _WRAPPERS = ("module.", "_orig_mod.")
 SAFETENSORS = ".safetensors"
+# As torch.hub and tools/publish_model.py name files. Eight decimal digits may be a date.
+_NAMED = re.compile(r"-(?!\d{8}\.)([0-9a-f]{8})\.(?:pth|pt|safetensors)")
+_FEW_MODULES = 12  # more than the outputs of all heads of a detector
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "net")
 
 
@@ -89,12 +94,26 @@ def read_content(path: str | Path, named_by: str = "") -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        DamagedCheckpoint: it was changed or cut, or holds more than tensors and plain values.
+        ValueError: an address instead of a file.
+        DamagedCheckpoint: it was changed or cut, its name gives another checksum, or it holds more than tensors and plain values.
     """
+    if re.match("[a-z][a-z0-9+.-]+:/", str(path)):  # a Path has lost one of the two slashes
+        raise ValueError(f"{path}: weights are a file, no address: fetch it over https, compare its checksum, and name the file")
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"weights file {path} does not exist{f' ({named_by})' if named_by else ''}")
+    if (named := digest_in_name(path)) and not (digest := file_digest(path)).startswith(named):
+        raise DamagedCheckpoint(
+            f"{path} is not what its name says: its SHA-256 begins with {digest[:8]}, not {named}. Fetch it again, or give it "
+            "another name if it was changed on purpose"
+        )
     return _read_safetensors(path) if path.suffix == SAFETENSORS else read_checkpoint(path)
+
+
+def digest_in_name(path: Path) -> str:
+    """The first digits of the SHA-256 of a published file, which its name ends in; empty for other names."""
+    named = _NAMED.search(path.name)
+    return named[1] if named else ""
 
 
 def choose_weights(content: Mapping[str, Any], source: str, ema: bool = True) -> tuple[dict[str, Tensor], bool]:
@@ -172,7 +191,7 @@ class NamesLibraryWeights(Protocol):
 def load_weights(
     model: nn.Module,
     state: Mapping[str, Tensor],
-    allow: Sequence[str] = (),
+    allow: Sequence[str] | None = None,
     source: str = "the weights file",
     flip_conv1: bool = False,
 ) -> LoadReport:
@@ -181,7 +200,8 @@ def load_weights(
     Args:
         model: the bare module; one with ``from_library`` also takes files that use the names of its backbone's library.
         state: tensors by name.
-        allow: fnmatch patterns of model or file names that may be missing, surplus or of another shape.
+        allow: fnmatch patterns of model or file names that may be missing, surplus or of another shape; ``None``: nothing may,
+            as in a test, so the error does not name the key that would allow it.
         source: for messages.
         flip_conv1: reverse the input channels of the first convolution (RGB weights for a BGR model and back).
     """
@@ -206,16 +226,25 @@ def load_weights(
     return report
 
 
-def _refuse(report: LoadReport, allow: Sequence[str], source: str) -> None:
+def _refuse(report: LoadReport, allow: Sequence[str] | None, source: str) -> None:
     everything = [*report.missing, *report.surplus, *report.reshaped]
-    refused = [n for n in everything if not any(fnmatchcase(n.partition(" ")[0], pattern) for pattern in allow)]
+    refused = [n for n in everything if not any(fnmatchcase(n.partition(" ")[0], pattern) for pattern in allow or ())]
     if not report.loaded:
         raise ValueError(f"no tensor of {source} fits the model: {report.summary()}")
     if refused:
-        raise ValueError(
-            f"{source} does not fit the model: {report.summary()}. For a transfer, allow what may differ, e.g. "
-            f"TRAIN.ALLOW_MISMATCH \"('{refused[0].partition(' ')[0].rpartition('.')[0]}.*',)\""
-        )
+        raise ValueError(f"{source} does not fit the model: {report.summary()}. {_remedy(refused, allow)}")
+
+
+def _remedy(refused: Sequence[str], allow: Sequence[str] | None) -> str:
+    """What to do about tensors that do not fit."""
+    if allow is None:
+        return "Test with the config of its run, config.yaml beside it, or with one that builds the same model"
+    modules = list(dict.fromkeys(name.partition(" ")[0].rpartition(".")[0] for name in refused))
+    many = f"{len(modules)} modules differ, so this looks like another architecture. " if len(modules) > _FEW_MODULES else ""
+    if many:
+        modules = list(dict.fromkeys(module.partition(".")[0] for module in modules))
+    words = ", ".join(f"'{pattern}'" for pattern in [*allow, *(f"{module}.*" if module else "*" for module in modules)])
+    return f"{many}For a transfer, which starts them anew, allow it: TRAIN.ALLOW_MISMATCH \"({words},)\""
 
 
 def _flip_first_convolution(chosen: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:

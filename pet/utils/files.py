@@ -8,11 +8,15 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from pet.utils.suggest import did_you_mean
+
+# Formats of files with plain values, such as the predictions of a test.
+PLAIN_SUFFIXES = (".json", ".yaml", ".yml", ".pkl")
 # Part of the temporary name, so that left-overs of a killed process are recognised and removed.
 TEMPORARY = ".tmp-pet-"
 
@@ -65,14 +69,36 @@ class FullDiskError(OSError):
     """There is no space for a file, which the text names."""
 
 
-def disk_full(path: Path, error: OSError) -> FullDiskError:
-    """An error that names the file, the cause and the space left."""
+def disk_full(path: Path, error: OSError, needed: int = 0) -> FullDiskError:
+    """An error that names the file, the cause, the space left and, if it is known, the space ``needed`` in bytes."""
     free = shutil.disk_usage(path.parent).free / 2**20
+    need = f", {-(-10 * needed // 2**20) / 10} MiB needed" if needed else ""
     return FullDiskError(
         error.errno,
-        f"cannot write {path}: {os.strerror(error.errno or 0)}, {free:.0f} MiB free in {path.parent}. The previous files "
+        f"cannot write {path}: {os.strerror(error.errno or 0)}, {free:.0f} MiB free in {path.parent}{need}. The previous files "
         "there are intact; free some space or set MISC.CKPT to another disk, then resume",
     )
+
+
+def check_suffix(path: str | Path, allowed: Iterable[str], flag: str = "") -> str:
+    """The suffix of a file that is to be written, in lower case.
+
+    Args:
+        path: the file.
+        allowed: suffixes in lower case.
+        flag: that names the file, for the message.
+
+    Raises:
+        ValueError: the suffix is none of them.
+    """
+    suffix, names = Path(path).suffix, list(allowed)
+    if suffix.lower() not in names:
+        hint = did_you_mean(suffix, names) if suffix else ""
+        raise ValueError(
+            f"{f'{flag} ' if flag else ''}{path}: the suffix says the format and must be one of {', '.join(names)}, not "
+            f"'{suffix}'.{hint}"
+        )
+    return suffix.lower()
 
 
 def prepare_file(path: str | Path) -> None:
@@ -121,9 +147,17 @@ def remove_temporaries(folder: str | Path) -> list[str]:
         pid = left.name.rpartition("-")[2]
         if pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists():
             continue  # another live process is writing it
-        left.unlink(missing_ok=True)
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
         removed.append(left.name)
     return removed
+
+
+def disk_size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def file_digest(path: str | Path, name: str = "sha256") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pet.utils.files import atomic_write
+from pet.utils.files import atomic_write, check_suffix
 
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -40,6 +40,5 @@ def write_picture(path: str | Path, picture: npt.NDArray[np.uint8]) -> None:
 def check_picture_path(path: str | Path) -> Path:
     """The path of a picture to be written; ``ValueError`` if its suffix names no format that can be."""
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: the suffix says the format and must be one of {', '.join(FORMATS)}, not '{path.suffix}'")
+    check_suffix(path, FORMATS)
     return path

@@ -364,7 +364,12 @@ def metrics_without_head(cfg: CfgNode, metrics: Sequence[str]) -> str:
 
 def _metrics(cfg: CfgNode) -> list[Problem]:
     message = metrics_without_head(cfg, cfg.EVAL.METRICS)
-    return [Problem("EVAL.METRICS", message)] if message else []
+    if message:
+        return [Problem("EVAL.METRICS", message)]
+    if set(cfg.EVAL.METRICS) == {"lvis"} and cfg.EVAL.BACKEND == "pycocotools":
+        message = "lvis is computed by faster_coco_eval alone; leave the key out"
+        return [Problem("EVAL.BACKEND", message, related=("EVAL.METRICS",))]
+    return []
 
 
 def _cascade(cfg: CfgNode) -> list[Problem]:

@@ -11,6 +11,7 @@ import torch
 
 from pet.config import CfgNode
 from pet.data.datasets.base import VisionDataset
+from pet.engine.arguments import refuse_unread
 from pet.evaluation import (
     CityscapesEvaluator,
     ClassificationEvaluator,
@@ -101,6 +102,11 @@ class EvaluatorGroup:
         return {kind: numbers for evaluator in self.evaluators for kind, numbers in evaluator.class_tables().items()}
 
     @property
+    def writes_files(self) -> bool:
+        """Whether ``write`` leaves any file."""
+        return any(hasattr(evaluator, "write") for evaluator in self.evaluators)
+
+    @property
     def writes_text(self) -> bool:
         """Whether the text files of Cityscapes are among what ``write`` leaves."""
         return any(isinstance(evaluator, CityscapesEvaluator) for evaluator in self.evaluators)
@@ -146,7 +152,7 @@ def build_evaluator(
     impossible = metrics_without_head(cfg, names)
     if impossible:
         raise ValueError(impossible)
-    _check_read(cfg, names)
+    refuse_unread(cfg, names, _READERS)
     has = getattr(dataset, "kinds", frozenset({"label"}))
     unlabelled = not has or (has == {"label"} and bool((dataset.labels() < 0).all()))
     if unlabelled and metrics is None and keep_scores:
@@ -162,17 +168,6 @@ def build_evaluator(
         return EvaluatorGroup(dataset.name, _evaluators(cfg, dataset, names, keep_scores), keep_scores)
     logging_rank(f"{dataset.name}{' has no annotations' if unlabelled else ''}: writing predictions without metrics")
     return EvaluatorGroup(dataset.name, _predictions_only(cfg, dataset), keep_scores)
-
-
-def _check_read(cfg: CfgNode, names: Sequence[str]) -> None:
-    """Refuse an option of ``--eval-options`` that would change nothing."""
-    for key, readers in _READERS.items():
-        origin = cfg.origin(key)
-        if origin.startswith("--eval-options") and not set(readers) & set(names):
-            raise ValueError(
-                f"{origin} changes nothing of {', '.join(names) or 'a test without metrics'}; it is for {', '.join(readers)}: "
-                "add one of them to --eval (EVAL.METRICS), or leave the option out"
-            )
 
 
 def _evaluators(cfg: CfgNode, dataset: Any, names: Sequence[str], keep_scores: bool) -> list[Any]:

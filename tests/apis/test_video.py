@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +151,35 @@ def test_a_video_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["recorded.avi"]
     assert len(decoded(tmp_path / "recorded.avi")) == 1
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_a_file_that_cannot_grow_is_an_error_that_names_it(name: str, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, before[1]))  # the system refuses more, as a full disk does
+    try:
+        with pytest.raises(OSError, match=rf"cannot write the video .*{name}: .*MiB free in"), VideoWriter(tmp_path / name, 5, (48, 64)) as writer:
+            for frame in frames:
+                writer.write(frame)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_until_the_disk_is_full_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = np.zeros((48, 64, 3), np.uint8)
+    with pytest.raises(OSError, match=r"a.mp4: the disk is full; the 3 frames until here are in the file"), VideoWriter(tmp_path / "a.mp4", 5, (48, 64)) as writer:
+        for _ in range(3):
+            writer.write(frame)
+        monkeypatch.setattr("pet.apis.video._RESERVE", 2**60)
+        writer.write(frame)
+    assert len(decoded(tmp_path / "a.mp4")) == 3
+
+
+def test_a_video_below_a_file_is_refused_with_its_place(clip: Path) -> None:
+    with pytest.raises(NotADirectoryError, match="clip.mp4 is a file, not a folder"):
+        VideoWriter(clip / "drawn.mp4", 5, (48, 64))
 
 
 def test_a_result_that_nobody_would_see_is_refused(

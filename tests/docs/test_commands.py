@@ -16,13 +16,34 @@ DETECTOR = " ".join(f"{folder}/vision/shapes/faster_rcnn_quickstart{end}" for fo
 VIDEO = "needs a video or a camera; tests/tools/test_demos.py runs it"
 NETWORK = "fetches 25 GB; tests/data/test_download_sets.py fetches small files from a server of its own"
 CONVERTED = "needs the data set; tests/data/test_convert.py converts small ones"
+SHAPES = "cfgs/tasks/cls/shapes/resnet_quickstart.yaml"
+SCRIPTS = "is a shell script; tests/tools/test_dist_scripts.py and tests/distributed/test_nodes.py run it"
+COCO = "cfgs/vision/mscoco/e2e_faster_rcnn_R-50-FPN_1x.yaml"
 # Commands that are not run here, with the reason.
 NOT_RUN = {
+    f"mpirun -np 8 --hostfile hosts python tools/vision/train_net.py --launcher mpi --cfg {COCO}": "needs Open MPI and GPUs; "
+    "tests/cluster/test_mpi.py runs it with two processes",
+    "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint node0:29500 tools/vision/train_net.py --cfg "
+    f"{COCO}": "needs two machines with GPUs",
+    "python -m tests.cluster.slurm install": "installs; make cluster runs it",
+    "python -m tests.cluster.slurm run sbatch --output=job.log train.sbatch": "needs Slurm; tests/cluster/test_slurm.py submits such jobs",
+    f"./tools/dist_train.sh {SHAPES} 2 --amp": SCRIPTS,
+    f"./tools/dist_test.sh {SHAPES} ckpts/tasks/cls/shapes/resnet_quickstart/model_best.pth 2 --out results.pkl": SCRIPTS,
+    f"CUDA_VISIBLE_DEVICES=0,1 ./tools/dist_train.sh {SHAPES} 2 --work-dir ckpts/one": SCRIPTS,
+    f"CUDA_VISIBLE_DEVICES=2,3 PORT=29501 ./tools/dist_train.sh {SHAPES} 2 --work-dir ckpts/two": SCRIPTS,
+    f"NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 ./tools/dist_train.sh {SHAPES} 2": SCRIPTS,
+    f"NNODES=2 NODE_RANK=1 MASTER_ADDR=10.0.0.1 PORT=29500 ./tools/dist_train.sh {SHAPES} 2": SCRIPTS,
+    f"python tools/train.py {SHAPES} --nproc 2 --nnodes 2 --node_rank 0 --master_addr 10.0.0.1 --master_port 29500": "needs two "
+    "machines; tests/distributed/test_nodes.py plays them",
+    f"python tools/train.py {SHAPES} --nproc 2 --max_restarts 3": "tests/distributed/test_nodes.py kills a process of such a run",
     "make quickstart": "installs into .venv; what it runs then is in getting_started.md",
     "make test": "is this suite",
     "pip install -e .": "installs",
-    "python tests/faults/kill_and_resume.py --runs 25": "many minutes; tests/faults runs it with fewer",
-    "python tests/faults/kill_and_resume.py --runs 10 --nproc 2": "many minutes; tests/faults runs it with fewer",
+    "python -m tests.faults --out faults.json": "an hour; tests/faults/test_campaigns.py tries everything less often",
+    "python -m tests.faults F02 F14 --seed 7": "minutes; tests/faults/test_campaigns.py tries everything less often",
+    "python -m tests.faults --table faults.json": "needs the file of an hour; tests/faults/test_campaigns.py writes a table",
+    "python tools/selftest.py": "minutes; tests/tools/test_selftest.py makes one of its checks",
+    "python tools/selftest.py corrupt full-disk --work-dir /scratch/me": "tests/tools/test_selftest.py makes one of its checks",
     "tensorboard --logdir ckpts": "a server that does not end",
     "python tools/offline_eval.py cfgs/tasks/cls/shapes/resnet_quickstart.yaml predictions.pkl --metrics accuracy f1_score": "needs the "
     "file of a test; tests/tools/test_openmmlab_cli.py runs it after one",

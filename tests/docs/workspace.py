@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
-import os
-import runpy
 import shutil
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +13,7 @@ import numpy as np
 
 from pet.engine.launch import find_domain
 from tests.docs.pages import Block
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, fork_start, run_cli
 
 QUICKSTART = "cfgs/tasks/cls/shapes/resnet_quickstart.yaml"
 # Whatever the page says, a run in these tests is short and on the CPU. They come first, so the command may still change them.
@@ -49,10 +44,6 @@ SMALL_PICTURES = (
     "TEST.RESIZE.SCALE=72",
     "TEST.CENTER_CROP.CROP_SCALES=(64,64)",
 )
-PRELOADED = ["torch._dynamo", "torch.utils.tensorboard", "pet.engine.setup", "pet.engine.hooks.build", "pet.solver.optimizer"]
-PARTS = ("model_builder", "dataset", "analyser", "evaluation", "pictures")
-PRELOADED += [f"{domain}.{name}" for domain in ("pet.tasks.cls", "pet.vision") for name in PARTS]
-_TIMEOUT_S = 120.0
 
 
 def make_workspace(folder: Path, shown: Sequence[Block] = ()) -> Path:
@@ -98,43 +89,6 @@ def small(words: Sequence[str], updates: int) -> list[str]:
 
 
 def run_python(words: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run ``python <words>`` in a folder; status and output.
-
-    The process is forked from one that has loaded torch already: loading it takes longer than everything else here.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    output = folder / "output.txt"
-    process = context.Process(target=_run, args=(list(words), str(folder), dict(env or {}), str(output)))
-    process.start()
-    try:
-        process.join(_TIMEOUT_S)
-        if process.exitcode is None:
-            raise TimeoutError(f"{words} ran longer than {_TIMEOUT_S:.0f} s\n{output.read_text()}")
-        return process.exitcode, output.read_text(encoding="utf-8")
-    finally:
-        if process.is_alive():
-            process.kill()
-            process.join()
-        process.close()
-
-
-def _run(words: list[str], folder: str, env: dict[str, str], output: str) -> None:
-    """Become ``python <words>``."""
-    with open(output, "wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    os.chdir(folder)
-    os.environ.update(env)
-    sys.path[:0] = [os.path.abspath(path) for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
-    try:
-        if words[0] == "-m":
-            sys.argv = words[1:]
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = words
-            runpy.run_path(words[0], run_name="__main__")
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+    """Run ``python <words>`` in a folder; status and output."""
+    done = run_cli(words, dict(env or {}), timeout=120.0, cwd=folder, start=fork_start)
+    return done.returncode, done.stdout + done.stderr

@@ -61,7 +61,7 @@ def test_a_published_file_that_was_published_again_is_the_same(tmp_path: Path) -
 
 def test_a_cut_safetensors_file_is_damaged(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(300)}, tmp_path / "in.pth")
-    path = publish(tmp_path / "in.pth", tmp_path / "out.safetensors").path
+    path = publish(tmp_path / "in.pth", tmp_path / "out.safetensors").path.rename(tmp_path / "out.safetensors")
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DamagedCheckpoint, match="cannot be read as a safetensors file"):
         read_weights(path)

@@ -28,7 +28,7 @@ def prepare(yaml: Path, *options: str) -> Path:
     cfg.merge_from_file(yaml)
     cfg.merge_from_list(list(options))
     cfg.freeze()
-    args = argparse.Namespace(cfg=str(yaml), launcher="none", local_rank=0)
+    args = argparse.Namespace(cfg=str(yaml), launcher="none", local_rank=0, dist_port=0)
     setup.default_setup(cfg, args)
     setup.write_config(cfg, args)
     return Path(cfg.MISC.CKPT)
@@ -195,3 +195,17 @@ def test_a_run_that_begins_with_the_checkpoint_of_another_folder_keeps_the_one_t
     assert setup._continues_run_in(here, train)
     assert setup._continues_run_in(here, argparse.Namespace(AUTO_RESUME=False, RESUME_FROM=str(here / "model_epoch1.pth")))
     assert not setup._continues_run_in(here, argparse.Namespace(AUTO_RESUME=True, RESUME_FROM=str(other / "model_epoch3.pth")))
+
+
+def test_a_gpu_that_slurm_shows_to_one_task_only_is_used_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert setup.choose_device("cuda") == torch.device("cuda", 0)
+    assert chosen == [0]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")  # torchrun shows all GPUs to every process, so there is one too few
+    with pytest.raises(ValueError, match="process 1 of this machine has no GPU of its own: 1 are visible"):
+        setup.choose_device("cuda")

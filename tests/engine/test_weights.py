@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import ast
+import re
+
 import pytest
 import torch
 from torch import nn
 
+from pet.engine.checkpoint_file import DamagedCheckpoint
 from pet.engine.checkpointer import CheckPointer
+from pet.engine.publish import publish
 from pet.engine.weights import choose_weights, extract_state, group_names, load_weights, match_names, read_weights
 
 
@@ -44,8 +49,24 @@ def test_another_shape_is_refused_with_both_shapes_and_the_way_out():
     target = make_net(5)
     before = target.fc.weight.clone()
     with pytest.raises(ValueError, match=r"\(3, 4\) in the file, \(5, 4\) in the model.*ALLOW_MISMATCH \"\('fc\.\*',\)\""):
-        load_weights(target, make_net(3).state_dict())
+        load_weights(target, make_net(3).state_dict(), ())
     assert torch.equal(target.fc.weight, before)
+
+
+@pytest.mark.parametrize("heads", [2, 20])
+def test_the_error_names_the_very_allow_list_that_a_transfer_needs(heads):
+    """As for a detector of torchvision, whose 91 classes are in the outputs of several heads."""
+    source, target = make_net(), make_net(5)
+    for number in range(heads):
+        source.add_module(f"head{number}", nn.ModuleDict({"out": nn.Linear(4, 91)}))
+        target.add_module(f"head{number}", nn.ModuleDict({"out": nn.Linear(4, 80)}))
+    with pytest.raises(ValueError, match="TRAIN.ALLOW_MISMATCH") as caught:
+        load_weights(target, source.state_dict(), ())
+    allow = ast.literal_eval(re.search(r'ALLOW_MISMATCH "(.*)"', str(caught.value))[1])
+    assert len(load_weights(target, source.state_dict(), allow).loaded) == 2
+    with pytest.raises(ValueError, match="Test with the config of its run") as caught:
+        load_weights(target, source.state_dict())
+    assert "ALLOW_MISMATCH" not in str(caught.value)
 
 
 def test_the_allow_list_lets_a_head_differ_and_the_report_says_so():
@@ -122,3 +143,17 @@ def test_averages_replace_the_weights_they_belong_to():
     content = {"model": {"w": torch.zeros(1), "n": torch.ones(1)}, "ema": {"weights": {"w": torch.full((1,), 3.0)}}}
     assert {name: tensor.item() for name, tensor in choose_weights(content, "x.pth")[0].items()} == {"w": 3.0, "n": 1.0}
     assert choose_weights(content, "x.pth", ema=False)[0]["w"].item() == 0.0
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, suffix):
+    paths = []
+    for number in (0.0, 1.0):
+        torch.save({"model": {"w": torch.full((1,), number)}}, tmp_path / "net.pth")
+        paths.append(publish(tmp_path / "net.pth", tmp_path / f"net{suffix}").path)
+    one, other = paths
+    assert read_weights(one)["w"].item() == 0.0
+    one.write_bytes(other.read_bytes())  # whole, but another file
+    with pytest.raises(DamagedCheckpoint, match=r"net-\w{8}.* is not what its name says: its SHA-256 begins with .*Fetch it again"):
+        read_weights(one)
+    assert read_weights(one.rename(tmp_path / f"net-20240131{suffix}"))["w"].item() == 1.0, "a date is no checksum"

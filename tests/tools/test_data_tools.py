@@ -16,7 +16,7 @@ import yaml
 
 from pet.engine.command import open_config, run_tool
 from pet.vision import get_base_cfg
-from tests.helpers import REPOSITORY, run_cli
+from tests.helpers import REPOSITORY, fork_start, run_cli
 from tests.user_sets import MASK, TINY, classes, coco_set, make_sets, use
 
 
@@ -121,7 +121,9 @@ def test_every_kind_of_fault_is_listed_with_its_places_and_gives_status_1(vision
     places = report["datasets"][0]["faults"]["zero_size_box"]["places"]
     assert [f"annotation id {a['id']}" in place for a, place in zip((first, second), places, strict=True)] == [True, True]
     assert run("data_check", *words, "--fast") == 1
-    assert "unreadable_image" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "unreadable_image: " not in printed
+    assert "not looked for: unreadable_image, image_size_mismatch" in printed
 
 
 def test_several_processes_find_the_same(cls, tmp_path, capsys):
@@ -345,6 +347,6 @@ def test_the_converters_answer_on_the_command_line(shared_data, tmp_path, capsys
 
 
 def test_the_check_runs_as_users_start_it(vision):
-    done = run_cli(["tools/data_check.py", "--cfg", vision, "--fast"])
+    done = run_cli(["tools/data_check.py", "--cfg", vision, "--fast"], start=fork_start)
     assert (done.returncode, done.stderr) == (0, "")
     assert "2 data sets, 0 errors" in done.stdout

@@ -15,7 +15,7 @@ import pytest
 
 from pet.data.image import read_image
 from tests.apis.models import Saved, save_model
-from tests.helpers import run_cli
+from tests.helpers import fork_start, run_cli
 from tests.shell import Ended, check
 
 Demo = Callable[..., Ended]
@@ -83,9 +83,10 @@ def test_image_demo_without_a_display_says_where_the_picture_is(demo: Demo, dete
 
 
 def test_image_demo_prints_class_and_score(demo: Demo, classifier: Saved, photo: Path) -> None:
-    """A subprocess, as a user starts it."""
+    """A process of its own, in another folder."""
     script = Path(__file__).parents[2] / "tools" / "demo" / "image_demo.py"
-    done = run_cli([script, photo, *classifier, "--out-file", photo.parent / "x.png"], env={"DISPLAY": ""}, cwd=photo.parent)
+    words = [script, photo, *classifier, "--out-file", photo.parent / "x.png"]
+    done = run_cli(words, env={"DISPLAY": ""}, cwd=photo.parent, start=fork_start)
     assert done.returncode == 0, done.stderr
     name, score = done.stdout.splitlines()[0].removeprefix(f"{photo}: ").split()
     assert name in ("circle", "square", "triangle", "star", "cross", "ring", "pentagon", "arrow", "moon", "bar")

@@ -65,7 +65,7 @@ def checkpoint(shell: Shell, *options: str, ema: bool = False, ema_tested: bool 
     }
     more = {"ema": {"updates": 7, "weights": averages}} if ema else {}
     path = shell.folder / "trained.pth"
-    write_checkpoint({"format": 1, "model": state, "optimizer": {"state": {0: {"m": torch.zeros(50_000)}}}, **more, "meta": meta}, path)
+    write_checkpoint({"format": 2, "model": state, "optimizer": {"state": {0: {"m": torch.zeros(50_000)}}}, **more, "meta": meta}, path)
     return path
 
 
@@ -179,6 +179,19 @@ def test_ckpt_shows_what_a_checkpoint_holds(cls: Shell) -> None:
     shown = cls.script("tools/ckpt.py", "show", str(trained))
     check(shown, 0, "optimizer", "ema", "iteration: 7", "shape 3", f"{count:,}", "global_head.cls.fc.weight", "(10, 32)")
     check(cls.script("tools/ckpt.py", "show", str(trained), "--tree"), 0, f"(all)  {count:,}", "    cls  330")
+
+
+def test_ckpt_shows_meta_in_short_and_one_of_it_whole(cls: Shell) -> None:
+    content = torch.load(checkpoint(cls), weights_only=True)
+    config = "MODEL:\n  BACKBONE: lenet5\nTEST: {}\n"
+    content["meta"] |= {"config": config, "versions": {"python": "3.11", "torch": "2.15"}, "losses": list(range(1000))}
+    trained = str(cls.folder / "long.pth")
+    torch.save(content, trained)
+    shown = cls.script("tools/ckpt.py", "show", trained)
+    check(shown, 0, "config: text of 3 lines", "versions: python 3.11, torch 2.15\n", "class_names: shape 0, ", " more\n")
+    assert max(map(len, shown.text.splitlines()[1:])) <= 130, "behind the line of the file"
+    assert cls.script("tools/ckpt.py", "show", trained, "--meta", "config").text == config
+    check(cls.script("tools/ckpt.py", "show", trained, "--meta", "confg"), 2, "meta has no confg. Did you mean 'config'?")
 
 
 def test_ckpt_diff_finds_every_kind_of_difference(cls: Shell) -> None:

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from pet.engine import launch
 from pet.evaluation import read_plain
-from tests.helpers import run_cli
+from tests.helpers import run_script_ranks
 from tests.shell import Ended, Shell, check
 from tests.user_sets import MASK, TINY, classes, coco_set, edited, use
 
@@ -78,7 +78,7 @@ def test_config_of_a_model_pet_does_not_have_is_answered_with_no_nonsense(name: 
         ("work_dir=x", "--work-dir"),
         ("load_from=x.pth", "--load-from"),
         ("resume_from=x.pth", "--resume"),
-        ("dist_params.port=29500", "--master-port"),
+        ("dist_params.backend=gloo", "--master-port"),
         ("model.pretrained=None", "MODEL.PRETRAINED"),
         ("log_config.interval=10", "MISC.DISPLAY_ITER"),
         ("checkpoint_config.interval=1", "SOLVER.SNAPSHOT_EPOCHS"),
@@ -96,8 +96,20 @@ def test_key_of_another_tool_box_is_answered_with_ours(word: str, ours: str, she
         )
 
 
-def test_port_of_a_slurm_guide_works_as_a_test_option_too(shell: Shell) -> None:
-    check(shell.script(TEST, RETINANET, "x.pth", "--options", "dist_params.port=29500"), 2, "dist_params.port", "--master-port")
+@pytest.mark.parametrize("script", [TRAIN, TEST])
+@pytest.mark.parametrize("word", ["dist_params.port=29500", "env_cfg.dist_cfg.port=29500"])
+def test_port_of_a_slurm_guide_is_that_of_the_launcher(
+    script: str, word: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = shell.folder / "x.pth"
+    checkpoint.touch()
+    words = [str(checkpoint)] if script == TEST else []
+    plans: list[launch.Plan] = []
+    monkeypatch.setattr(launch, "launch", lambda script, arguments, plan: plans.append(plan) or 0)
+    monkeypatch.setattr(launch, "check_port", lambda plan: None)
+    for flag in ("--options", "--cfg-options"):
+        check(shell.script(script, RETINANET, *words, "--nproc", "2", flag, word), 0)
+    assert [plan.master_port for plan in plans] == [29500] * 2
 
 
 # ----------------------------------------------------------------------------------------------------- wrong commands
@@ -169,13 +181,14 @@ def test_flag_with_one_dash_is_answered_with_two(shell: Shell) -> None:
 
 
 def test_checkpoint_that_is_not_there_is_named(shell: Shell) -> None:
-    check(shell.script(TEST, str(shell.yaml), "nowhere.pth"), 2, "nothing to test: nowhere.pth not found")
+    check(shell.script(TEST, str(shell.yaml), "nowhere.pth"), 2, "CHECKPOINT: nowhere.pth does not exist")
     assert not shell.run.exists()
 
 
 def test_windows_are_of_one_process(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pet.engine.arguments.require_display", lambda instead: None)
-    check(shell.script(TEST, RETINANET, "x.pth", "--show", "--nproc", "2"), 2, "--show is for one process", "--show-dir DIR")
+    (shell.folder / "x.pth").touch()
+    check(shell.script(TEST, RETINANET, str(shell.folder / "x.pth"), "--show", "--nproc", "2"), 2, "--show is for one process", "--show-dir DIR")
 
 
 @pytest.mark.parametrize("words", [["--gpus", "2"], ["--gpu-ids", "0", "1"], ["--gpu_id", "0,1"], ["--gpu-id=0,1"]])
@@ -363,8 +376,8 @@ def test_windows_show_every_picture_until_q(guide: Guide, monkeypatch: pytest.Mo
 @pytest.mark.distributed
 def test_two_processes_write_one_picture_for_each_image(guide: Guide) -> None:
     folder = guide.shell.folder / "two"
-    words = [str(guide.shell.yaml), str(guide.checkpoint), "--work-dir", str(guide.shell.run), "--nproc", "2", *guide.words]
-    done = run_cli([TEST, *words, "--show-dir", str(folder), "--eval", "bbox"], timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 processes on cpu" in done.stdout
+    words = [str(guide.shell.yaml), str(guide.checkpoint), "--work-dir", str(guide.shell.run), *guide.words]
+    first, second = run_script_ranks(2, ["tools/vision/test_net.py", *words, "--show-dir", str(folder), "--eval", "bbox"])
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "2 processes on cpu" in first.stdout
     assert len(list(folder.iterdir())) == 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import free_port, run_cli
+from tests.helpers import free_port, run_script_ranks
 from tests.shell import Ended, Shell, check
 from tests.user_sets import MASK, TINY
 
@@ -166,11 +166,11 @@ def test_several_processes_check_and_end_together(tmp_path: Path) -> None:
     yaml = tmp_path / "cfgs" / "tasks" / "cls" / "mine.yaml"
     yaml.parent.mkdir(parents=True)
     yaml.write_text(_YAML)
-    command = ["tools/train_net_all.py", "--cfg", yaml, "--work-dir", tmp_path / "run", "--nproc", "2", "--check"]
-    done = run_cli(command, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "2 met at 127.0.0.1" in done.stdout
-    assert done.stdout.count("Check of") == 1
+    command = ["tools/tasks/cls/train_net.py", "--cfg", yaml, "--work-dir", tmp_path / "run", "--check"]
+    done = run_script_ranks(2, command)
+    assert [rank.returncode for rank in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert "2 met at 127.0.0.1" in done[0].stdout
+    assert sum(rank.stdout.count("Check of") for rank in done) == 1
     assert not (tmp_path / "run").exists()
 
 

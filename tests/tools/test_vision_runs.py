@@ -18,7 +18,7 @@ import pet.vision as domain
 from pet.config import CfgNode
 from pet.data import build
 from pet.evaluation import read_plain
-from tests.helpers import run_cli
+from tests.helpers import run_script_ranks
 from tests.shell import Shell, check
 from tests.user_sets import KEYPOINT, MASK, NO_DET, SEMSEG, TINY, UserSets, classes, edited, make_sets, use
 
@@ -129,6 +129,8 @@ def test_own_panoptic_set_trains_and_its_predictions_are_written(shell: Shell, s
     words += ["VIS.ENABLED=True"]
     check(shell.train(*words), 0, "PQ_things", "Finished")
     check_pictures(shell.run / "vis", "train_samples", "val_predictions", "val_panoptic", "val_semseg")
+    check(shell.test(*words, "--eval-options", f"jsonfile_prefix={shell.folder / 'asked'}"), 0, "PQ_things")
+    assert len(json.loads((shell.folder / "asked.panoptic.json").read_text())["annotations"]) == 4, "without --out, too"
     without = edited(sets.rooms["val"], shell.folder, lambda content: content.pop("annotations"))
     blind = [*words, *use(train=sets.rooms["train"], val={**without, "SEGMENTS": ""})]
     out = shell.folder / "mine.json"
@@ -223,22 +225,22 @@ def test_pictures_of_a_classifier_tell_what_is_wrong(shell: Shell, shared_data: 
     words += [*NO_DET, *NO_NECK, "MODEL.FEATURES=[]", "MODEL.GLOBAL_HEAD.CLS.TYPE=linear", *classes(image=2)]
     check(shell.train(*words, "VIS.ENABLED=True"), 0, "top1", "Finished")
     check_pictures(shell.run / "vis", "train_samples", "val_classes")
+    check(shell.test(*words, "--eval-options", "jsonfile_prefix=x"), 2, "jsonfile_prefix names files", "--out FILE")
 
 
 # ----------------------------------------------------------------------------------------------------- two processes
 
 
 @pytest.mark.distributed
-def test_two_processes_train_and_test_through_the_launcher(shell: Shell, sets: UserSets) -> None:
-    words = ["--cfg", str(shell.yaml), "--work-dir", str(shell.run), "--gpu_id", "cpu", "--nproc", "2"]
-    words += [*use(**sets.coco), *classes(boxes=2), *MASK]
-    done = run_cli(["tools/train_net_all.py", *words], timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 processes on cpu" in done.stdout
-    assert "Finished: 2 updates done" in done.stdout
+def test_two_processes_train_and_their_test_is_that_of_one(shell: Shell, sets: UserSets) -> None:
+    words = ["--cfg", str(shell.yaml), "--work-dir", str(shell.run), *use(**sets.coco), *classes(boxes=2), *MASK]
+    first, second = run_script_ranks(2, ["tools/vision/train_net.py", *words])
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "2 processes on cpu" in first.stdout
+    assert "Finished: 2 updates done" in first.stdout
     out = shell.folder / "two.json"
-    done = run_cli(["tools/test_net_all.py", *words, "--out", str(out)], timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = run_script_ranks(2, ["tools/vision/test_net.py", *words, "--out", str(out)])
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     alone = shell.folder / "one.json"
     check(shell.test(*use(**sets.coco), *classes(boxes=2), *MASK, "--out", str(alone)), 0)
     one, two = read_plain(alone)["metrics"], read_plain(out)["metrics"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from pet.engine import launch
-from tests.faults.kill_and_resume import ranks_of
-from tests.helpers import run_cli, start_cli
+from tests.helpers import fork_start, run_cli, run_script_ranks
 from tests.shell import Ended, Shell, check
 
 _YAML = """
@@ -361,37 +360,12 @@ def test_loss_that_is_not_finite_ends_the_run_with_its_cause(shell: Shell) -> No
 
 
 @pytest.mark.distributed
-@pytest.mark.slow
-def test_dead_rank_is_named(shell: Shell) -> None:
-    words = [
-        "--cfg",
-        str(shell.yaml),
-        "--work-dir",
-        str(shell.run),
-        "--gpu_id",
-        "cpu",
-        "--nproc",
-        "2",
-        "SOLVER.SCHEDULER.TOTAL_EPOCHS",
-        "1000000",
-    ]
-    with start_cli(["tools/train_net_all.py", *words]) as cli:
-        cli.wait_for(" iter 1/", 120.0)
-        os.kill(ranks_of(cli.process.pid)[1], signal.SIGKILL)
-        done = cli.wait(60.0)
-        assert cli.gone()
-    check(Ended(done.returncode, done.stderr), 1, "rank 1 was killed by SIGKILL", "memory ran out")
-
-
-@pytest.mark.distributed
-@pytest.mark.slow
-def test_unusable_folder_on_two_processes_is_said_by_the_first_and_ends_with_2(shell: Shell) -> None:
+def test_unusable_folder_on_two_processes_is_said_and_ends_both_with_2(shell: Shell) -> None:
     shell.run.write_text("a file, not a folder")
-    done = run_cli(
-        ["tools/train_net_all.py", "--cfg", shell.yaml, "--work-dir", shell.run, "--gpu_id", "cpu", "--nproc", "2"], timeout=120.0
-    )
-    check(Ended(done.returncode, done.stderr), 2, "the folder of the run cannot be used")
-    assert "Traceback" not in done.stderr
+    first, second = run_script_ranks(2, ["tools/tasks/cls/train_net.py", "--cfg", shell.yaml, "--work-dir", shell.run])
+    for rank in (first, second):
+        check(Ended(rank.returncode, rank.stderr), 2, "the folder of the run cannot be used")
+        assert "Traceback" not in rank.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ testing
@@ -406,6 +380,43 @@ def test_mistakes_in_testing_are_named(shell: Shell) -> None:
     check(shell.test("--metrics", "top3"), 2, "top3", "accuracy")
     check(shell.test("EVAL.BEST.METRIC", "top1", "EVAL.METRICS", "('precision',)"), 0, "my_val: precision")
     check(shell.test("TEST.WEIGHTS", str(shell.yaml)), 2, "mine.yaml", "cannot be read as a checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("tool", "words", "texts"),
+    [
+        ("test_net.py", ["--eval", "acuracy"], ["EVAL.METRICS", "--eval", "Did you mean 'accuracy'?"]),
+        ("test_net.py", ["--out", "found.jsn"], ["--out found.jsn", "one of .json", "Did you mean '.json'?"]),
+        ("test_net.py", ["nowhere.pth"], ["CHECKPOINT: nowhere.pth does not exist"]),
+        ("train_net.py", ["--resume-from", "{folder}/model_iter3.pth"], ["model_iter3.pth does not exist", "Did you mean 'model_iter30.pth'?"]),
+        ("train_net.py", ["--check", "--dry-run"], ["--check tries every part", "give one of them"]),
+    ],
+    ids=["metric", "suffix", "checkpoint", "resume", "check and dry run"],
+)  # fmt: skip
+def test_the_launcher_refuses_by_itself_before_torch_is_needed(tool: str, words: list[str], texts: list[str], shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("the script was started"))
+    (shell.folder / "model_iter30.pth").touch()
+    ended = shell._ended(launch.main(["--cfg", str(shell.yaml), *(word.format(folder=shell.folder) for word in words)], tool))
+    check(ended, 2, *texts)
+
+
+def test_options_that_no_metric_reads_are_refused_by_name(shell: Shell) -> None:
+    check(shell.train("--no-validate"), 0)
+    check(shell.test("--eval", "precision", "--eval-options", "topk=3"), 2, "--eval-options topk changes nothing of precision", "accuracy")
+    check(shell.test("--eval-options", "k=3"), 2, "--eval-options k changes nothing of accuracy", "CP")
+    check(shell.test("--eval-options", "topk=3"), 0, "top3")
+    check(shell.test("--eval-options", "tpk=3"), 2, "no option 'tpk'", "Did you mean 'topk'?")
+
+
+def test_the_first_page_names_the_files_that_hold_the_config(shell: Shell) -> None:
+    told = "config values differ from the defaults; "
+    trained = shell.train("--no-validate")
+    check(trained, 0)
+    assert re.search(rf"{told}they are in \S+/log/train_\S+\.txt and in config\.yaml\n", trained.text)
+    tested = shell.test()
+    check(tested, 0)
+    assert re.search(rf"{told}they are in \S+/log/test_\S+\.txt\n", tested.text)
+    check(shell.train("--dry-run", run=shell.folder / "dry"), 0, f"{told}--explain KEY says where one was set")
 
 
 def test_test_of_unlabelled_data_with_metrics_says_how_to_get_predictions(shell: Shell) -> None:
@@ -429,11 +440,11 @@ def test_test_of_unlabelled_data_with_metrics_says_how_to_get_predictions(shell:
 # ------------------------------------------------------------------------------------- the same in real processes
 
 
-@pytest.mark.slow
 def test_statuses_of_real_processes(shell: Shell) -> None:
     script = ["tools/tasks/cls/train_net.py", "--cfg", shell.yaml, "--work-dir", shell.run, "--no-validate"]
-    assert run_cli([*script, "SOLVER.OPTIMIZER.BASE_LR", "1e30", "SOLVER.SCHEDULER.TOTAL_EPOCHS", "2"]).returncode == 1
-    refused = run_cli([*script, "MODEL.BACKBONE", "lenet"])
+    diverges = ["SOLVER.OPTIMIZER.BASE_LR", "1e30", "SOLVER.SCHEDULER.TOTAL_EPOCHS", "2"]
+    assert run_cli([*script, *diverges], start=fork_start).returncode == 1
+    refused = run_cli([*script, "MODEL.BACKBONE", "lenet"], start=fork_start)
     check(Ended(refused.returncode, refused.stderr), 2, "lenet", "Did you mean 'lenet5'?", "Nothing was started")
     assert "Traceback (most recent call last)" not in refused.stderr
-    assert run_cli(script).returncode == 0
+    assert run_cli(script, start=fork_start).returncode == 0

@@ -62,9 +62,10 @@ def test_transforms_may_have_the_names_of_openmmlab(caplog):
         ((*DETECTOR, "MODEL.FEATURES", "()"), "need maps, not a pooled vector"),
         ((*DETECTOR, "TEST.TRANSFORMS", "('resize', 'Normaliz')"), "no transform is named 'Normaliz'. Did you mean 'normalize'?"),
         ((*DETECTOR, "EVAL.METRICS", "('segm',)"), "segm cannot be computed from what the heads predict; possible: bbox, proposal"),
+        ((*DETECTOR, "EVAL.METRICS", "('lvis',)", "EVAL.BACKEND", "pycocotools"), "lvis is computed by faster_coco_eval alone"),
         ((*DETECTOR, "MODEL.ROI_HEAD.CASCADE.LOSS_WEIGHTS", "(1.0, 0.5)"), "IOU_THRESHOLDS 3, BBOX_REG_WEIGHTS 3, LOSS_WEIGHTS 2"),
     ],
-    ids=["no-head", "box-head-alone", "one-stage-and-box-head", "mask-alone", "panoptic-alone", "no-levels", "transform", "metric", "cascade"],
+    ids=["no-head", "box-head-alone", "one-stage-and-box-head", "mask-alone", "panoptic-alone", "no-levels", "transform", "metric", "lvis-backend", "cascade"],
 )
 def test_combinations_that_cannot_work_are_refused(words, told):
     with pytest.raises(ConfigError, match="problem") as error:

@@ -11,6 +11,8 @@ from time import perf_counter
 from typing import Any
 
 from pet.engine.events import EventStorage
+from pet.engine.heartbeat import PLACE, SINCE, UPDATE, open_pulse
+from pet.utils import comm
 from pet.utils.suggest import nearest
 
 
@@ -104,7 +106,7 @@ StageMethod = Callable[[EventStorage], None]
 
 
 class HookList:
-    """Hooks in phase order, with their methods bound once and their time measured.
+    """Hooks in phase order, with their methods bound once, their time measured, and their turn told to the launcher.
 
     Also Stateful: the state of every hook under a unique name (class, numbered from the second of a kind).
     """
@@ -115,6 +117,7 @@ class HookList:
         self.hooks = sorted(hooks, key=lambda hook: hook.phase)
         self.names = _unique_names(self.hooks)
         self.seconds = [0.0] * (len(self.hooks) + 1)
+        self.pulse = open_pulse([*self.names, "the agreement to stop", "data or step"], comm.timeout_s())
         # Each of these calls a stage on all hooks that override it.
         self.before_epoch = self._join(self._bind("before_epoch"))
         self.before_step = self._join(self._bind("before_step"))
@@ -138,15 +141,20 @@ class HookList:
 
     def _join(self, methods: Sequence[tuple[int, StageMethod]]) -> StageMethod:
         """One function that calls the methods in turn and adds up their time."""
-        seconds = self.seconds
+        seconds, pulse, outside = self.seconds, self.pulse, len(self.hooks) + 1
 
         def call(storage: EventStorage) -> None:
             start = perf_counter()
+            pulse[UPDATE] = storage.iteration
+            pulse[SINCE] = start
             for position, method in methods:
+                pulse[PLACE] = position
                 method(storage)
                 now = perf_counter()
                 seconds[position] += now - start
                 start = now
+            pulse[PLACE] = outside
+            pulse[SINCE] = start
 
         return call if methods else _do_nothing
 
@@ -168,7 +176,8 @@ class HookList:
 
     def _close(self, started: list[Hook], storage: EventStorage, first: BaseException | None) -> None:
         failed_before = first is not None
-        for hook in started:
+        for position, hook in enumerate(started):
+            self.pulse[PLACE], self.pulse[SINCE] = position, perf_counter()
             try:
                 hook.after_train(storage)
             except Exception as error:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from pet.config import CfgNode
 from pet.engine.checkpointer import CheckPointer
 from pet.engine.evaluation import Evaluation
 from pet.engine.hooks.base import Hook
+from pet.engine.hooks.buffers import AverageBuffers
 from pet.engine.hooks.checkpoint import Checkpoint
 from pet.engine.hooks.dry_run import DryRun
 from pet.engine.hooks.ema import EMA
 from pet.engine.hooks.evaluate import Best, EarlyStopping, Evaluate
-from pet.engine.hooks.finite import FiniteGuard
+from pet.engine.hooks.finite import FiniteGuard, Rollback
 from pet.engine.hooks.lr_scheduler import LRScheduler
 from pet.engine.hooks.precise_bn import PreciseBN
 from pet.engine.hooks.profiler import Profiler
+from pet.engine.hooks.samples import SampleIds
 from pet.engine.hooks.signals import Signals
 from pet.engine.hooks.timer import IterationTimer
 from pet.engine.hooks.writer import PeriodicWriter
@@ -69,11 +72,12 @@ def build_train_hooks(parts: RunParts, evaluation: Evaluation | None) -> list[Ho
         evaluation: what to measure during training; ``None``: nothing.
     """
     cfg, per_epoch = parts.cfg, parts.loader.iter_per_epoch
-    guard = FiniteGuard(parts.optimizer)
     hooks: list[Hook] = [IterationTimer(), LRScheduler(parts.optimizer, parts.scheduler)]
     if cfg.MISC.PROFILER.ENABLED and comm.is_main_process():
         profiler = cfg.MISC.PROFILER
         hooks.insert(0, Profiler(Path(cfg.MISC.CKPT) / "profile", profiler.START_ITER, profiler.NUM_ITER, parts.device.type))
+    if cfg.MISC.PARALLEL.BUFFERS == "average" and comm.get_world_size() > 1:
+        hooks.append(AverageBuffers(parts.model))
     if parts.ema is not None:
         parts.checkpointer.track(ema=parts.ema)
         hooks.append(EMA(parts.ema))
@@ -93,18 +97,28 @@ def build_train_hooks(parts: RunParts, evaluation: Evaluation | None) -> list[Ho
     eval_period, _ = period_of(cfg.EVAL.PERIOD_EPOCHS, cfg.EVAL.PERIOD_ITERS, per_epoch)
     keeps_best = evaluation is not None and bool(cfg.EVAL.BEST.METRIC)
     periods = (save_period, eval_period) if keeps_best else (save_period,)
+    guard = FiniteGuard(parts.optimizer, _rollback(parts), (eval_period,) if evaluation is not None else ())
     checkpoint = Checkpoint(
         parts.checkpointer, parts.model, parts.optimizer, parts.scheduler, periods, infix, check=guard.check_weights
     )
-    hooks += [guard, Signals(), checkpoint]
+    hooks += [guard, Signals(cfg.MISC.PREEMPT.SIGNAL), checkpoint]
     if evaluation is not None:
         check_same_classes(getattr(parts.loader, "dataset", None), evaluation)
         hooks += _evaluation_hooks(parts, evaluation, eval_period)
+    if cfg.MISC.LOG_SAMPLE_IDS:
+        hooks.append(SampleIds())
     hooks += build_custom_hooks(parts)
     if cfg.MISC.DRY_RUN:
         hooks.append(DryRun(cfg, parts.model, parts.optimizer, parts.loader, parts.ema))
     hooks.append(PeriodicWriter(build_writers(parts) if comm.is_main_process() else []))
     return hooks
+
+
+def _rollback(parts: RunParts) -> Rollback | None:
+    guard = parts.cfg.SOLVER.NON_FINITE
+    if guard.POLICY != "rollback":
+        return None
+    return Rollback(partial(parts.checkpointer.go_back, parts.model, parts.optimizer), guard.MAX_ROLLBACKS)
 
 
 def _training_batches(parts: RunParts) -> Callable[[int], Iterable[Any]]:

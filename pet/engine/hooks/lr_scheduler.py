@@ -23,11 +23,11 @@ class LRScheduler(Hook):
     phase = Phase.UPDATE
 
     def __init__(self, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
-        groups = optimizer.param_groups
-        self._group = next((group for group in groups if group.get("lr_factor", 1.0) == 1.0), groups[0])
-        self._scheduler = scheduler
+        # By place: loading a state replaces the groups.
+        self._place = next((i for i, group in enumerate(optimizer.param_groups) if group.get("lr_factor", 1.0) == 1.0), 0)
+        self._optimizer, self._scheduler = optimizer, scheduler
 
     def after_step(self, storage: EventStorage) -> None:
         """Record and advance."""
-        storage.put_scalar("lr", self._group["lr"], smoothing_hint=False)
+        storage.put_scalar("lr", self._optimizer.param_groups[self._place]["lr"], smoothing_hint=False)
         self._scheduler.step()

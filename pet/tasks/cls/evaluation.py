@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pet.config import CfgNode
 from pet.data.catalog import build_dataset as build_from_catalog
 from pet.data.datasets.base import VisionDataset
+from pet.engine.arguments import refuse_unread
 from pet.evaluation import (
     ClassificationEvaluator,
     MultiLabelEvaluator,
@@ -33,6 +34,13 @@ __all__ = ["build_evaluator", "build_gallery", "build_visualizer", "check_output
 
 ClassEvaluator = ClassificationEvaluator | MultiLabelEvaluator
 DEFAULT_THRESHOLD = 0.5
+# Key of an option of the command line -> the metrics that read it.
+_READERS = {
+    "EVAL.TOPK": ("accuracy",),
+    "EVAL.AVERAGE": ("precision", "recall", "f1_score"),
+    "EVAL.THRESHOLD": ("accuracy", "precision", "recall", "f1_score", "confusion", *MULTI_LABEL_METRICS),
+    "EVAL.NUM_PREDICTED": MULTI_LABEL_METRICS,
+}
 
 
 def build_evaluator(
@@ -57,7 +65,8 @@ def build_evaluator(
         logging_rank(f"{dataset.name} has no labels: writing predictions without metrics")
         names = ()
     check_metrics(names, MULTI_LABEL_METRICS if several else SINGLE_LABEL_METRICS)
-    if names:
+    if names:  # without, the threshold still decides on the labels that are written
+        refuse_unread(cfg, names, _READERS)
         _check_labels(dataset, labels, names)
     _check_outputs(cfg, dataset)
     ids, threshold = range(len(dataset)), cfg.EVAL.THRESHOLD

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pet.config import ConfigError
+from pet.config.loader import load_text
 from pet.utils.metrics_file import Row, read_rows
 
 _TIME = "%Y-%m-%d %H:%M:%S"
@@ -76,10 +76,9 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The values of ``config.yaml``; empty if it is missing or damaged."""
         try:
-            values = yaml.safe_load(self.config)
-        except yaml.YAMLError:
+            return load_text(self.config, "config.yaml").data
+        except ConfigError:
             return {}
-        return values if isinstance(values, dict) else {}
 
     def setting(self, key: str) -> Any:
         """The value of a config key, ``None`` if there is none."""

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import run_cli
+from tests.helpers import fork_start, run_cli
 
 pytestmark = pytest.mark.slow
 
 
 def run_ok(arguments: list[str], data: Path) -> None:
-    done = run_cli(arguments, env={"PET_DATA": str(data)}, timeout=600)
+    done = run_cli(arguments, env={"PET_DATA": str(data)}, timeout=600, start=fork_start)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
