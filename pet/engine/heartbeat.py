@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from pet.utils.env import process_state
+
 FOLDER = "PET_HEARTBEAT"  # environment variable: a folder of this launcher
 _DUMP_S = 0.3
 # Positions in the numbers; behind them the names of the places, a line each.
@@ -94,7 +96,7 @@ def describe_silent(folder: str | Path, pids: Mapping[int, int], first_rank: int
         # The ranks that wait arrive some time after the missing one has stopped, or a little earlier.
         if beat is None or beat.seconds < beat.patience_s / 2:
             continue
-        stopped = _is_stopped(pid)
+        stopped = process_state(pid) in ("T", "t")
         lines.append(f"rank {first_rank + local_rank} does not answer: {beat}{', stopped by a signal' if stopped else ''}")
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL if stopped else signal.SIGQUIT)
@@ -107,10 +109,3 @@ def print_stack_on_quit() -> None:
     """SIGQUIT, which a rank that does not answer gets from the launcher, prints the stacks before it ends the process."""
     if hasattr(faulthandler, "register"):
         faulthandler.register(signal.SIGQUIT, chain=True)
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
-    except OSError:
-        return False

@@ -59,6 +59,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(sign in text for sign in _MEMORY_RAN_OUT)
 
 
+def process_state(pid: int) -> str:
+    """The letter that ``ps`` shows, such as ``T`` (stopped) or ``Z`` (ended, not waited for); empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 def command() -> str:
     """The command that started this run, as it can be typed again."""
     return os.environ.get("PET_COMMAND") or shlex.join(["python", *sys.argv])

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from pet.utils.env import process_state
 from pet.utils.suggest import did_you_mean
 
 # Formats of files with plain values, such as the predictions of a test.
@@ -145,7 +146,7 @@ def remove_temporaries(folder: str | Path) -> list[str]:
     removed = []
     for left in Path(folder).glob(f"*{TEMPORARY}*"):
         pid = left.name.rpartition("-")[2]
-        if pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists():
+        if pid.isdigit() and int(pid) != os.getpid() and process_state(int(pid)) not in ("", "Z", "X"):
             continue  # another live process is writing it
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)

@@ -15,6 +15,7 @@ import pytest
 from pet.engine.events import EventStorage
 from pet.engine.heartbeat import FOLDER, PLACE, SINCE, UPDATE, describe_silent, open_pulse, read_pulse
 from pet.engine.hooks.base import Hook, HookList
+from pet.utils.env import process_state
 
 _RANK = """
 import sys, time
@@ -83,7 +84,7 @@ def test_rank_that_was_stopped_is_named_as_such_and_ended(folder: Path) -> None:
     with silent_rank(folder, ago=12.0) as rank:
         os.kill(rank.pid, signal.SIGSTOP)
         deadline = time.monotonic() + 5.0
-        while Path(f"/proc/{rank.pid}/stat").read_text().split()[2] != "T" and time.monotonic() < deadline:
+        while process_state(rank.pid) != "T" and time.monotonic() < deadline:
             time.sleep(0.01)
         lines = describe_silent(folder, {0: rank.pid})
         assert lines == ["rank 0 does not answer: in Evaluate of update 37 for 12 s, stopped by a signal"]

@@ -26,6 +26,7 @@ from pet.engine.loop import run_loop
 from pet.engine.step import TrainStep
 from pet.evaluation import ClassificationEvaluator
 from pet.utils import comm
+from pet.utils.env import process_state
 from tests.engine.toys import ToyLoader, forward_train, make_model, make_sgd
 from tests.faults.catalog import Figure, fault
 from tests.faults.experiment import LIMIT_S, PER_EPOCH, command, ranks_of, write_experiment
@@ -133,18 +134,11 @@ def _stopped(number: int, seed: int, cfg: Path, run: Path) -> tuple[str, list[st
 def _stop_of(cli: Cli) -> float:
     """Wait until a rank has stopped; when that was."""
     deadline = time.monotonic() + LIMIT_S
-    while not any(_state(rank) == "T" for rank in ranks_of(cli.process.pid)):
+    while not any(process_state(rank) == "T" for rank in ranks_of(cli.process.pid)):
         if cli.process.poll() is not None or time.monotonic() > deadline:
             raise TimeoutError(f"no rank stopped\n{cli.stdout()}\n{cli.stderr()}")
         time.sleep(0.02)
     return time.monotonic()
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 # ---------------------------------------------------------------------------------------------------------- ports

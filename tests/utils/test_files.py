@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 
 import pytest
 
@@ -30,6 +31,14 @@ def test_left_overs_of_dead_processes_are_removed_and_those_of_living_ones_stay(
     alive.touch()
     assert remove_temporaries(tmp_path) == [dead.name]
     assert alive.exists()
+
+
+def test_left_overs_of_a_killed_process_that_nobody_has_waited_for_are_removed(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as process:
+        (tmp_path / f"m.pth.tmp-pet-{process.pid}").touch()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
+        assert remove_temporaries(tmp_path) == [f"m.pth.tmp-pet-{process.pid}"]
 
 
 def test_a_full_disk_is_told_with_file_and_free_space(tmp_path):
