@@ -43,7 +43,7 @@ faults: $(VENV)/.installed-dev
 
 cluster: $(VENV)/.installed-dev
 	$(PY) -m tests.cluster.slurm install
-	$(PY) -m pytest tests/cluster
+	$(PY) -m pytest -m cluster tests/cluster
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

@@ -7,6 +7,10 @@ shorter side 240. Both start from the same random weights of torchvision's ResNe
 the names torchvision uses), and take the same number of updates with the same schedule (SGD, warm-up, two steps). Each run is a
 process of its own; the two take turns, and the first changes from round to round. Images per second count the whole loop
 with data, from the eleventh update on; AP is measured by the same evaluator on both.
+
+The AP of two runs that see the pictures in another order, or draw other proposals, differs by points. ``--same-draws`` takes both
+away: the loop trains on the pictures of Pet's loader, and both seed the generator before each choice of proposals, so what is
+left is the engine. (Its images per second say nothing about the loop, which then uses our loader.)
 """
 
 from __future__ import annotations
@@ -19,8 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from pet.engine.hooks.base import Hook
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("PET_DATA") or ROOT.parent / "shared" / "data").resolve()
@@ -60,10 +68,18 @@ def _batch_norm() -> Any:
     return nn.BatchNorm2d
 
 
-def train_pet(args: argparse.Namespace) -> dict[str, float]:
-    """One run of tools/vision/train_net.py; speed from metrics.json."""
+class SeedEachUpdate(Hook):
+    """For ``--same-draws``: the choice of anchors and proposals depends on the number of the update alone."""
+
+    def before_step(self, storage: Any) -> None:
+        import torch
+
+        torch.manual_seed(storage.iteration)
+
+
+def pet_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What a run of Pet changes in the config of the blood cells."""
     warm_up, *milestones = steps(args.iters)
-    work_dir = Path(args.scratch) / "pet"
     options = {
         "SOLVER.SCHEDULER.TOTAL_EPOCHS": None,
         "SOLVER.SCHEDULER.TOTAL_ITERS": args.iters,
@@ -82,6 +98,14 @@ def train_pet(args: argparse.Namespace) -> dict[str, float]:
         "DATA.LOADER_THREADS": args.workers,
         "SOLVER.OPTIMIZER.BASE_LR": LR,
     }
+    if args.same_draws:
+        options["MISC.HOOKS"] = [{"TYPE": "benchmarks.detection_vs_torchvision.SeedEachUpdate"}]
+    return options
+
+
+def train_pet(args: argparse.Namespace) -> dict[str, float]:
+    """One run of tools/vision/train_net.py; speed from metrics.json."""
+    work_dir, options = Path(args.scratch) / "pet", pet_options(args)
     words = [word for key, value in options.items() for word in (key, str(value))]
     script = str(ROOT / "tools/vision/train_net.py")
     command = [sys.executable, script, "--cfg", str(CFG), "--work-dir", str(work_dir), *words]
@@ -106,7 +130,11 @@ def train_torchvision(args: argparse.Namespace) -> dict[str, float]:
     warm_up, *milestones = steps(args.iters)
     rises = torch.optim.lr_scheduler.LinearLR(optimizer, 0.001, total_iters=warm_up)
     falls = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
-    loader = DataLoader(_Cells(), args.batch, shuffle=True, num_workers=args.workers, collate_fn=_as_lists, drop_last=True)
+    loader: Any = DataLoader(_Cells(), args.batch, shuffle=True, num_workers=args.workers, collate_fn=_as_lists, drop_last=True)
+    if args.same_draws:
+        loader = _pictures_of_pet(args)
+        numbers = count(1)
+        model.backbone.register_forward_pre_hook(lambda *_: torch.manual_seed(next(numbers)) and None)
     done, start = 0, 0.0
     model.train()
     while done < args.iters:
@@ -126,6 +154,21 @@ def train_torchvision(args: argparse.Namespace) -> dict[str, float]:
                 break
     speed = args.batch * (args.iters - SKIPPED) / (time.perf_counter() - start)
     return {"images_per_s": speed, **_evaluate(model)}
+
+
+def _pictures_of_pet(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
+    """The batches of Pet's loader as torchvision takes them, pixels from 0 to 1."""
+    from pet.vision import build_dataset, get_base_cfg, infer_cfg, make_train_data_loader
+
+    cfg = get_base_cfg()
+    cfg.merge_from_file(CFG)
+    options = {**pet_options(args), "DATA.ROOT": str(DATA)}
+    cfg.merge_from_list([word for name, value in options.items() for word in (name, str(value))])
+    infer_cfg(cfg)
+    for (batch,) in make_train_data_loader(cfg, build_dataset(cfg)):
+        sizes, boxes, labels = (batch.targets[name] for name in ("sizes", "boxes", "labels"))
+        images = [image[:, :h, :w].float() / 255 for image, (h, w) in zip(batch.images, sizes, strict=True)]
+        yield images, [{"boxes": b, "labels": found + 1} for b, found in zip(boxes, labels, strict=True)]
 
 
 def _as_lists(samples: list[Any]) -> tuple[Any, ...]:
@@ -197,6 +240,7 @@ def main() -> None:
     parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
     parser.add_argument("--scratch", help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
+    parser.add_argument("--same-draws", action="store_true", help="same pictures and same choice of proposals on both sides")
     parser.add_argument("--seed", type=int, default=0, help="of the first round")
     args = parser.parse_args()
     if args.child:
@@ -227,6 +271,7 @@ def _take_turns(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
                 options = {"iters": args.iters, "batch": args.batch, "workers": args.workers, "seed": number, "child": engine}
                 options |= {"scratch": scratch, "weights": str(weights)}
                 words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+                words += ["--same-draws"] if args.same_draws else []
                 command = [sys.executable, "-m", "benchmarks.detection_vs_torchvision", *words]
                 printed = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
                 results[engine].append(json.loads(printed.splitlines()[-1]))

@@ -76,7 +76,7 @@ def test_rank_that_hangs_is_named_and_prints_its_stack(folder: Path) -> None:
     with silent_rank(folder, ago=12.0) as rank:
         lines = describe_silent(folder, {0: rank.pid}, first_rank=4)
         assert lines == ["rank 4 does not answer: in Evaluate of update 37 for 12 s"]
-        assert rank.wait(5) == -signal.SIGQUIT
+        assert rank.wait(60) == -signal.SIGQUIT
         assert "in waiting_for_ever" in rank.communicate()[1]
 
 
@@ -88,7 +88,7 @@ def test_rank_that_was_stopped_is_named_as_such_and_ended(folder: Path) -> None:
             time.sleep(0.01)
         lines = describe_silent(folder, {0: rank.pid})
         assert lines == ["rank 0 does not answer: in Evaluate of update 37 for 12 s, stopped by a signal"]
-        assert rank.wait(5) == -signal.SIGKILL
+        assert rank.wait(60) == -signal.SIGKILL
 
 
 def test_rank_that_moves_is_left_alone(folder: Path) -> None:
